@@ -1,0 +1,1 @@
+"""Order, approval, memory and recovery of a rotation."""

@@ -1,0 +1,1 @@
+"""Changes the world, one reversible step at a time."""

@@ -1,0 +1,1 @@
+"""Any scanner's report to claims: parsed at the border, once, streaming."""

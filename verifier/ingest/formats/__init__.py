@@ -1,0 +1,1 @@
+"""One file a report format. Nothing to edit here: `verifier.ingest.catalogue` finds them."""
