@@ -25,7 +25,8 @@ class Call(Struct, frozen=True):
 
     `host` is a literal host, or `{host}` where the finding or the config names the instance; `path` a template
     (`/v1/{account}/keys`) whose fields never contain `/`, `?` or `#` once filled. `method` is `LOGIN` for wire
-    protocols: the handshake and nothing after it. `reads` says why the call changes nothing; `docs` links to the vendor.
+    protocols: the handshake and nothing after it. `reads` says why the call changes nothing; `docs` links to the
+    vendor.
     """
 
     kind: str
@@ -89,9 +90,15 @@ class Door(Protocol):
     """The one way out. Every provider gets one; nothing in `verifier` opens a socket by itself."""
 
     async def send(self, request: Request) -> Reply | Trouble:
-        """Send a request whose call is on the manifest; anything else is `Trouble(REFUSED)`. Never raises for the network's sake."""
+        """Send a request whose call is on the manifest.
+
+        Anything else is `Trouble(REFUSED)`. Never raises for the network's sake.
+        """
         ...
 
     async def admit(self, call: Call, host: str, port: int) -> Admitted | Trouble:
-        """Vet and pin a host for a wire protocol (database handshake). The caller then connects to `address` and nothing else."""
+        """Vet and pin a host for a wire protocol (database handshake).
+
+        The caller then connects to `address` and nothing else.
+        """
         ...

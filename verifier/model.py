@@ -114,7 +114,10 @@ class Claimed(StrEnum):
 
 
 class Masked(Struct, frozen=True):
-    """The report holds only a mask, e.g. `AKIA****WXYZ` or `REDACTED`; runs of `*`, `•`, `…`, `...` stand for what is hidden."""
+    """The report holds only a mask, such as `AKIA****WXYZ` or `REDACTED`.
+
+    Runs of `*`, `•`, `…`, `...` stand for what is hidden.
+    """
 
     text: str
 
@@ -154,7 +157,10 @@ class Claim(Struct, frozen=True):
 
 
 class Skipped(Struct, frozen=True):
-    """One row that could not be read: what is wrong and what to do, in one sentence each. Never quotes the row's content."""
+    """One row that could not be read.
+
+    What is wrong and what to do, in one sentence each. Never quotes the row's content.
+    """
 
     row: int
     field: str | None

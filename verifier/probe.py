@@ -1,0 +1,216 @@
+"""One probe of one credential: builds the spec's request, sends it through the door, lets the rules read the reply."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING, assert_never
+from urllib.parse import quote
+
+from verifier.exchange import Reply, Request, Trouble
+from verifier.model import Arrival, Dead, Doubt, Evidence, How, Live, Undecided
+from verifier.redact import excerpt
+from verifier.secret import Secret
+from verifier.spec import FIELD, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from verifier.catalogue import Catalogue
+    from verifier.exchange import Call, Door
+    from verifier.model import Credential, Verdict
+    from verifier.rules import Judge, Ruling
+    from verifier.spec import Kind
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:\d{1,5})?")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+
+
+async def probe(catalogue: Catalogue, credential: Credential, door: Door, base_url: str | None = None) -> Verdict:
+    """Return what the provider says of `credential`.
+
+    `base_url` is the config's override for this kind: the only host then asked. A kind that is not known or cannot be
+    verified safely is Undecided(unsupported); a missing part is Undecided(incomplete); no call is made for either.
+    """
+    kind = catalogue.get(credential.provider)
+    if kind is None:
+        return Undecided(Doubt.UNSUPPORTED, note="no provider of this name can be verified")
+    if kind.probe == "none":
+        return Undecided(Doubt.UNSUPPORTED, note=kind.reason)
+    missing = [p for p in kind.parts if p not in credential.parts]
+    if missing:
+        return Undecided(Doubt.INCOMPLETE, note=f"needs {' and '.join(missing)}, which the report does not hold")
+    if isinstance(kind.probe, Probe):
+        return await _http(kind, kind.probe, catalogue.judge(kind), credential, door, base_url)
+    return await catalogue.prober(kind).probe(kind, credential, door)
+
+
+async def _http(
+    kind: Kind, p: Probe, judge: Judge, credential: Credential, door: Door, base_url: str | None
+) -> Verdict:
+    """Ask every host the key could belong to until one accepts it; Dead takes all of them (design rule 4)."""
+    fields = values(kind, credential)
+    if fields is None:
+        return Undecided(Doubt.INCOMPLETE, note="the key does not have the shape that the probe needs")
+    dead: Dead | None = None
+    doubt: Undecided | None = None
+    for base in _bases(p, fields, base_url):
+        request = build(kind, p, base, fields)
+        if isinstance(request, Undecided):
+            return request
+        verdict = await ask(kind, judge, request, door, secrets=_scrub(credential))
+        match verdict:
+            case Live():
+                return verdict
+            case Dead():
+                dead = dead or verdict
+            case Undecided():
+                doubt = doubt or verdict
+            case _:
+                assert_never(verdict)
+    if doubt is not None or dead is None:
+        return doubt or Undecided(Doubt.INCOMPLETE, note="no host is known for this key")
+    if p.self_hosted and p.instance not in fields and base_url is None:
+        note = "refused by the vendor's own host, but the key may belong to an instance nobody named"
+        return Undecided(Doubt.INCOMPLETE, dead.evidence, note=note)
+    return dead
+
+
+async def ask(kind: Kind, judge: Judge, request: Request, door: Door, secrets: Iterable[str]) -> Verdict:
+    """Send one request and rule on its reply. For Python providers too."""
+    secrets = tuple(secrets)
+    answer = await door.send(request)
+    match answer:
+        case Trouble():
+            return Undecided(answer.why, retry_after=answer.retry_after, note=answer.note)
+        case Reply():
+            secret = max(secrets, key=len, default="")
+            return verdict(kind, judge(answer, secret), answer, request, secrets)
+        case _:
+            assert_never(answer)
+
+
+def verdict(kind: Kind, ruling: Ruling, reply: Reply, request: Request, secrets: Iterable[str]) -> Verdict:
+    """Attach evidence to a ruling."""
+    evidence = Evidence(
+        request=f"{request.call.method} {request.shown}",
+        status=reply.status,
+        excerpt=excerpt(reply.body, reply.headers.get("content-type", ""), secrets),
+        digest=sha256(reply.body).hexdigest(),
+        spec=f"{kind.id}@{kind.digest[:12]}",
+        at=datetime.now(UTC),
+        host=reply.host,
+        rule=ruling.note,
+        arrival=Arrival.PROVEN if request.carrier == "url" else ruling.arrival,
+        route=reply.route,
+        carrier=request.carrier,
+    )
+    match ruling.verdict:
+        case "live":
+            return Live(evidence, ruling.identity)
+        case "restricted":
+            return Live(evidence, ruling.identity, restricted=True)
+        case "dead":
+            return Dead(evidence, ruling.how or How.REJECTED)
+        case _:
+            return Undecided(ruling.why or Doubt.AMBIGUOUS, evidence, _retry_after(reply), ruling.note)
+
+
+def values(kind: Kind, credential: Credential) -> dict[str, str] | None:
+    """Return the template fields: every part, and the named groups of the shape that matches it.
+
+    `None` when a probe needs a group and no shape matches.
+    """
+    fields = {name: value.reveal() for name, value in credential.parts.items()}
+    for shape in kind.shape:
+        if shape.part in fields and (m := re.fullmatch(shape.pattern, fields[shape.part])):
+            fields |= {k: v for k, v in m.groupdict().items() if v is not None and k not in fields}
+    wanted = kind.probe.fields() if isinstance(kind.probe, Probe) else frozenset()
+    open_fields = set(fields) | {f for b in getattr(kind.probe, "base", ()) for f in FIELD.findall(b)}
+    return fields if wanted <= open_fields else None
+
+
+def build(kind: Kind, p: Probe, base: str, fields: Mapping[str, str]) -> Request | Undecided:
+    """Fill the spec's templates for one host.
+
+    A value that cannot stand in a header or host is Undecided(incomplete).
+    """
+    host = base.partition("://")[2]
+    path, question, query = p.path.partition("?")
+    url = base + _fill(path, fields, safe="!$&'()*+,;=:@~") + question + _fill(query, fields, safe="")
+    headers = {name: _fill(value, fields) for name, value in p.headers.items()}
+    if p.bearer:
+        headers["Authorization"] = f"Bearer {_fill(p.bearer, fields)}"
+    if p.basic:
+        headers["Authorization"] = "Basic " + b64encode(_fill(p.basic, fields).encode()).decode()
+    if p.body is not None:
+        headers["Content-Type"] = p.content_type
+    if any(_FORBIDDEN.search(v.replace(" ", "")) or not v.isascii() for v in headers.values()):
+        return Undecided(
+            Doubt.INCOMPLETE, note="the key holds characters that no header can carry: it was cut out badly"
+        )
+    call = _call(kind, p, host)
+    return Request(
+        call=call,
+        url=Secret(url),
+        shown=base + p.path,
+        headers={k: Secret(v) for k, v in headers.items()},
+        body=None if p.body is None else Secret(_fill_body(p, p.body, fields)),
+        carrier=p.carrier,
+    )
+
+
+def _call(kind: Kind, p: Probe, host: str) -> Call:
+    calls = kind.manifest()
+    for call, base in zip(calls, p.base, strict=False):
+        pattern = FIELD.sub(
+            r"[a-z0-9.-]+", re.escape(base.removeprefix("https://")).replace(r"\{", "{").replace(r"\}", "}")
+        )
+        if re.fullmatch(pattern, host):
+            return call
+    return calls[-1]
+
+
+def _bases(p: Probe, fields: Mapping[str, str], base_url: str | None) -> list[str]:
+    if base_url is not None:
+        return [base_url.rstrip("/")]
+    if p.instance and (host := fields.get(p.instance)):
+        host = re.sub(r"^https?://", "", host.strip().lower()).partition("/")[0]
+        return [f"https://{host}"] if _HOST.fullmatch(host) else []
+    filled = []
+    for base in p.base:
+        names = FIELD.findall(base)
+        if all(n in fields for n in names):
+            host = _fill(base, {n: fields[n].lower() for n in names})
+            if _HOST.fullmatch(host.removeprefix("https://")):
+                filled.append(host)
+    return filled
+
+
+def _fill(template: str, fields: Mapping[str, str], safe: str | None = None) -> str:
+    def one(m: re.Match[str]) -> str:
+        value = fields[m.group(1)]
+        return value if safe is None else quote(value, safe=safe)
+
+    return FIELD.sub(one, template)
+
+
+def _fill_body(p: Probe, template: str, fields: Mapping[str, str]) -> str:
+    if "json" not in p.content_type:
+        return _fill(template, fields, safe="")
+
+    def one(m: re.Match[str]) -> str:
+        return fields[m.group(1)].replace("\\", "\\\\").replace('"', '\\"')
+
+    return FIELD.sub(one, template)
+
+
+def _scrub(credential: Credential) -> tuple[str, ...]:
+    return tuple(v.reveal() for name, v in credential.parts.items() if name not in {"host", "port", "region"})
+
+
+def _retry_after(reply: Reply) -> timedelta | None:
+    said = reply.headers.get("retry-after", "").strip()
+    return timedelta(seconds=min(int(said), 86_400)) if said.isascii() and said.isdigit() and len(said) < 9 else None  # noqa: PLR2004
