@@ -39,8 +39,11 @@ class Prober(Protocol):
     TITLE: str
     KINDS: tuple[Kind, ...]
 
-    async def probe(self, kind: Kind, credential: Credential, door: Door) -> Verdict:
-        """Ask whether `credential` still works. Never raises for what the network or the credential does."""
+    async def probe(self, kind: Kind, credential: Credential, door: Door, *, base_url: str | None = None) -> Verdict:
+        """Ask whether `credential` still works. Never raises for what the network or the credential does.
+
+        `base_url` is the config's override: the only host then asked.
+        """
         ...
 
 
@@ -80,8 +83,9 @@ class Catalogue:
 
     def prober(self, kind: Kind) -> Prober:
         """Return the Python provider behind a kind whose probe is code."""
-        module = import_module(kind.module)
-        assert isinstance(module, Prober)  # noqa: S101  # the contract test checks every shipped module
+        module: object = import_module(kind.module)
+        if not isinstance(module, Prober):
+            raise SpecError(f"{kind.module} is no provider any more: restart with a clean installation")
         return module
 
     def vendor(self, kind: str) -> str:
@@ -150,7 +154,9 @@ def _read(paths: Iterable[Path]) -> Iterator[Kind]:
 def _python(name: str) -> Iterator[Kind]:
     module = import_module(name)
     if not isinstance(module, Prober):
-        raise SpecError(f"{name}: a Python provider defines TITLE, KINDS and `async def probe(kind, credential, door)`")
+        raise SpecError(
+            f"{name}: a Python provider defines TITLE, KINDS and `async def probe(kind, credential, door, *, base_url)`"
+        )
     source = module.__file__
     digest = sha256(Path(source).read_bytes()).hexdigest() if source else ""
     for kind in module.KINDS:

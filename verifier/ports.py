@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from verifier.model import Credential, CredentialID, Verdict
+from verifier.scope import Ownership
 
 
 class Due(Struct, frozen=True):
@@ -23,9 +24,10 @@ class Due(Struct, frozen=True):
 
 
 class Judged(Struct, frozen=True):
-    """One verdict of one run."""
+    """One verdict of one run, and whose key it is as far as known."""
 
     id: CredentialID
     provider: str
     verdict: Verdict
     at: datetime
+    ownership: Ownership = Ownership.UNKNOWN

@@ -44,7 +44,7 @@ async def probe(catalogue: Catalogue, credential: Credential, door: Door, base_u
         return Undecided(Doubt.INCOMPLETE, note=f"needs {' and '.join(missing)}, which the report does not hold")
     if isinstance(kind.probe, Probe):
         return await _http(kind, kind.probe, catalogue.judge(kind), credential, door, base_url)
-    return await catalogue.prober(kind).probe(kind, credential, door)
+    return await catalogue.prober(kind).probe(kind, credential, door, base_url=base_url)
 
 
 async def _http(

@@ -1,0 +1,214 @@
+"""Asks the providers about everything that is due, and yields verdicts as they come.
+
+One probe a credential and run; at each provider only as fast as its spec allows, all providers at once. A first Dead is
+looked at again in the same run once `confirm_after` has passed and all first looks at that provider are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping  # noqa: TC003  # msgspec reads annotations at run time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from verifier.confirm import Doubter, Patience, Standing
+from verifier.model import Dead, Doubt, Live, Undecided
+from verifier.offline import check
+from verifier.ports import Judged
+from verifier.probe import probe
+from verifier.scope import Mode, Ownership, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from verifier.catalogue import Catalogue
+    from verifier.exchange import Door
+    from verifier.model import Verdict
+    from verifier.ports import Due
+
+CONCURRENCY = 4
+"""Probes under way for kinds that are no HTTP provider of ours (unknown, offline only)."""
+
+
+class Alarm(Struct, frozen=True):
+    """Something a person must hear: a provider in trouble, a key that came back to life."""
+
+    provider: str
+    keys: int
+    text: str
+
+
+class Terms(Struct, frozen=True):
+    """What a run must respect.
+
+    `base_urls` maps kind ids to the config's overrides; `canary_accounts` adds to the known ones.
+
+    `wait`: stay for the second look at fresh Deads (`confirm_after` later); without it they are left due.
+    """
+
+    scope: Scope = Scope()
+    patience: Patience = Patience()
+    base_urls: Mapping[str, str] = {}
+    canary_accounts: frozenset[str] = frozenset()
+    wait: bool = True
+
+
+Event: TypeAlias = Judged | Alarm
+Fresh: TypeAlias = "list[tuple[Due, datetime]]"
+"""Deads of this run that want a second look, with the time of the first."""
+
+BATCH = 500
+"""Most events in one yield: what the caller commits in one transaction."""
+
+
+async def verify(
+    due: Mapping[str, Iterable[Due]],
+    catalogue: Catalogue,
+    door: Door,
+    terms: Terms = Terms(),  # noqa: B008  # frozen
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> AsyncIterator[list[Event]]:
+    """Yield, in batches as they come, a `Judged` for every due credential and for every second look, and alarms.
+
+    `due` maps kind ids to their credentials, each read lazily. Closing the iterator stops the run; what was yielded is
+    all that was learnt.
+    """
+    run = _Run(catalogue, door, terms, clock)
+    work = asyncio.ensure_future(run.all(due))
+    work.add_done_callback(lambda _: run.out.put_nowait(None))
+    try:
+        while (first := await run.out.get()) is not None:
+            batch = [first]
+            while len(batch) < BATCH and not run.out.empty() and (more := run.out.get_nowait()) is not None:
+                batch.append(more)
+            yield batch
+            if work.done() and run.out.empty():
+                break
+        work.result()
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await work
+
+
+class _Run:
+    def __init__(self, catalogue: Catalogue, door: Door, terms: Terms, clock: Callable[[], datetime]) -> None:
+        self.catalogue, self.door, self.terms, self.clock = catalogue, door, terms, clock
+        self.out: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.doubter = Doubter(terms.patience)
+        self._same_id: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._alarmed: set[str] = set()
+
+    async def all(self, due: Mapping[str, Iterable[Due]]) -> None:
+        """Work on every vendor at once; the kinds of one vendor share its second look."""
+        vendors: dict[str, dict[str, Iterable[Due]]] = defaultdict(dict)
+        for kind, items in due.items():
+            vendors[self.catalogue.vendor(kind)][kind] = items
+        async with asyncio.TaskGroup() as group:
+            for vendor, kinds in vendors.items():
+                group.create_task(self._vendor(vendor, kinds))
+
+    async def _vendor(self, vendor: str, kinds: Mapping[str, Iterable[Due]]) -> None:
+        fresh: Fresh = []
+        async with asyncio.TaskGroup() as group:
+            for kind, items in kinds.items():
+                group.create_task(self._first_looks(vendor, kind, items, fresh))
+        self._brake(vendor)
+        if self.terms.wait and not self.doubter.braked(vendor):
+            await self._second_looks(vendor, fresh)
+
+    async def _first_looks(self, vendor: str, kind: str, items: Iterable[Due], fresh: Fresh) -> None:
+        spec = self.catalogue.get(kind)
+        feed = iter(items)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(spec.limits.concurrency if spec else CONCURRENCY):
+                group.create_task(self._worker(vendor, feed, fresh))
+
+    async def _worker(self, vendor: str, feed: Iterator[Due], fresh: Fresh) -> None:
+        for item in feed:
+            verdict = await self._look(item)
+            now = self.clock()
+            self.doubter.note(vendor, item, verdict, now)
+            if isinstance(verdict, Dead):
+                since = item.dead_since or now
+                verdict = self._confirm(vendor, item, verdict, since, now)
+                if not verdict.confirmed and self._wait(item) <= self.terms.patience.confirm_after:
+                    fresh.append((item, since))
+            self._tell(item, verdict, now)
+
+    async def _second_looks(self, vendor: str, fresh: Fresh) -> None:
+        """Look again at every fresh Dead, in the order they died, not before its time has come."""
+        limit = asyncio.Semaphore(CONCURRENCY)
+
+        async def again(item: Due, since: datetime) -> None:
+            async with limit:
+                verdict = await self._look(item)
+            now = self.clock()
+            self.doubter.note(vendor, item, verdict, now)
+            if isinstance(verdict, Dead):
+                verdict = self._confirm(vendor, item, verdict, since, now)
+            self._tell(item, verdict, now)
+
+        async with asyncio.TaskGroup() as group:
+            for item, since in fresh:
+                left = since + timedelta(seconds=self._wait(item)) - self.clock()
+                await asyncio.sleep(max(0.0, left.total_seconds()))
+                group.create_task(again(item, since))
+
+    def _wait(self, item: Due) -> float:
+        kind = self.catalogue.get(item.credential.provider)
+        return max(self.terms.patience.confirm_after, (kind and kind.confirm_after) or 0.0)
+
+    def _confirm(self, vendor: str, item: Due, dead: Dead, since: datetime, now: datetime) -> Dead:
+        if isinstance(item.last, Dead) and item.last.confirmed:
+            return replace(dead, confirmed=True)
+        standing = self.doubter.standing(vendor, dead.evidence, since, now, self._wait(item))
+        return replace(dead, confirmed=standing is Standing.CONFIRMED)
+
+    async def _look(self, item: Due) -> Verdict:
+        """Return a verdict, without a call where none is needed or allowed."""
+        credential = item.credential
+        kind = self.catalogue.get(credential.provider)
+        known = check(kind, credential, self.clock(), self.terms.canary_accounts)
+        if known.verdict is not None:
+            return known.verdict
+        if self.terms.scope.mode is Mode.OURS:
+            public = {n: v.reveal() for n, v in credential.parts.items() if n in {"account", "tenant", "host"}}
+            if self.terms.scope.before(public, known.account) is Ownership.FOREIGN:
+                return Undecided(Doubt.REFUSED, note="out of scope: known to be somebody else's; mode is `ours`")
+        base = self.terms.base_urls.get(credential.provider)
+        public_half = credential.parts.get("id")
+        if public_half is None:
+            return await probe(self.catalogue, credential, self.door, base)
+        async with self._same_id[f"{credential.provider}:{public_half.reveal()}"]:
+            return await probe(self.catalogue, credential, self.door, base)
+
+    def _brake(self, vendor: str) -> None:
+        if self.doubter.braked(vendor) and vendor not in self._alarmed:
+            self._alarmed.add(vendor)
+            n = self.doubter.turned(vendor)
+            hours = round(self.terms.patience.apart.total_seconds() / 3600)
+            text = (
+                f"{vendor} now refuses {n} keys that were live before: perhaps an outage. "
+                f"No death there is confirmed until a run at least {hours} hours later says the same."
+            )
+            self.out.put_nowait(Alarm(vendor, n, text))
+
+    def _tell(self, item: Due, verdict: Verdict, now: datetime) -> None:
+        kind = item.credential.provider
+        if isinstance(verdict, Live) and isinstance(item.last, Dead) and item.last.confirmed:
+            text = f"{item.credential.id} was confirmed dead and works again"
+            self.out.put_nowait(Alarm(self.catalogue.vendor(kind), 1, text))
+        self.out.put_nowait(Judged(item.credential.id, kind, verdict, now, self._ownership(item, verdict)))
+
+    def _ownership(self, item: Due, verdict: Verdict) -> Ownership:
+        """Say whose key it is: by the provider's word where it gave one, else by what the key itself tells."""
+        if isinstance(verdict, Live) and (told := self.terms.scope.after(verdict.identity)) is not Ownership.UNKNOWN:
+            return told
+        public = {n: v.reveal() for n, v in item.credential.parts.items() if n in {"account", "tenant", "host"}}
+        return self.terms.scope.before(public)
