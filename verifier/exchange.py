@@ -5,7 +5,7 @@ Types only. `verifier.egress` is the door; specs build the calls; rules read the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Literal, Protocol, TypeAlias
 
@@ -43,6 +43,7 @@ class Request(Struct, frozen=True):
 
     `scrub` lists every secret string that the reply might echo; the rules redact them before anything is stored.
     `carrier` says where the secret travels: a lower-case header name, `url` or `body`.
+    `decisive` tells a 429 or 5xx whose words decide (and which is therefore not asked again) from a passing one.
     `signed_for` is the host the credential was named for, when an override (`base_url`) sends it elsewhere.
     """
 
@@ -53,6 +54,7 @@ class Request(Struct, frozen=True):
     body: Secret | None = None
     carrier: str = ""
     route: str = "direct"
+    decisive: Callable[[Reply], bool] | None = None
 
 
 class Reply(Struct, frozen=True):

@@ -1,0 +1,93 @@
+"""Trying again: what is worth it, how long to wait, and when to stop."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
+
+from verifier.exchange import Reply, Trouble
+from verifier.model import Doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from verifier.egress.limiter import Clock, Sleep
+
+_AGAIN = frozenset({408, 429})
+_SERVER_ERROR = 500
+_LONGEST = 86_400.0
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Read `Retry-After`, a number or an HTTP date, as seconds from `now` (0 to a day); None when it says nothing."""
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return min(float(text), _LONGEST)
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return min(max(0.0, (when - (now or datetime.now(UTC))).total_seconds()), _LONGEST)
+
+
+def passing(reply: Reply) -> bool:
+    """Tell whether a reply's status is of the passing kind: 408, 429 or 5xx."""
+    return reply.status in _AGAIN or reply.status >= _SERVER_ERROR
+
+
+async def again(
+    first: Reply | Trouble,
+    attempt: Callable[[float], Awaitable[Reply | Trouble]],
+    *,
+    worth: Callable[[Reply | Trouble], bool],
+    retries: int,
+    left: float,
+    clock: Clock,
+    sleep: Sleep,
+) -> Reply | Trouble:
+    """Retry after a `first` result that was worth it: full jitter, or as long as the provider asked.
+
+    Stops after `retries` further attempts, or when the next would begin after `left` seconds from now; `attempt` is
+    given what is left. Returns the last result, whatever it is.
+    """
+    end = clock() + left
+    jitter = wait_random_exponential(multiplier=0.5, max=10)
+    results = iter((first,))
+
+    async def one() -> Reply | Trouble:
+        done = next(results, None)
+        return done if done is not None else await attempt(end - clock())
+
+    def wait(state: RetryCallState) -> float:
+        asked = _asked(_result(state))
+        return jitter(state) if asked is None else asked
+
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number > retries or clock() + state.upcoming_sleep >= end
+
+    retrying = AsyncRetrying(
+        sleep=sleep, wait=wait, stop=stop, retry=retry_if_result(worth), retry_error_callback=_result
+    )
+    result: Reply | Trouble = await retrying(one)
+    return result
+
+
+def _result(state: RetryCallState) -> Reply | Trouble:
+    outcome = state.outcome
+    if outcome is None:  # pragma: no cover  # tenacity asks only after an attempt
+        return Trouble(Doubt.UNREACHABLE, "nothing was tried")
+    result: Reply | Trouble = outcome.result()
+    return result
+
+
+def _asked(result: Reply | Trouble) -> float | None:
+    if isinstance(result, Reply):
+        return retry_after(result.headers)
+    return result.retry_after.total_seconds() if result.retry_after is not None else None
