@@ -1,0 +1,52 @@
+# Two commands on a fresh machine with Python >= 3.11: `make demo` and `make test`. Everything else is for developers.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench chaos docs lock clean
+
+help:
+	@echo "make demo   build a leak, scan it, verify it against a sandbox on this machine"
+	@echo "make test   every test"
+	@echo "make lint   ruff, mypy, import contracts, docstrings"
+	@echo "make bench  benchmarks (JSON on stdout)"
+	@echo "make docs   regenerate what is generated under docs/"
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lapse needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.ready
+	@$(BIN)/lapse demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered --cov-report=xml -q
+	$(BIN)/python -m coverage report --include='verifier/*' --fail-under=95 --format=total
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate -q lapse playbooks rotators verifier
+
+bench: $(VENV)/.ready
+	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+chaos: $(VENV)/.ready
+	LAPSE_CHAOS=1 $(BIN)/python -m pytest -q -m chaos
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/generate.py
+
+lock:
+	uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements/base.txt
+	uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev --group servers -c requirements/base.txt -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* coverage.xml

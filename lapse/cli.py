@@ -1,0 +1,333 @@
+"""The command line: declarations only. Each command's work is in `lapse.commands`, imported when it runs.
+
+Nothing here may import more than typer, so that `lapse --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from lapse import __version__
+from lapse.exits import Exit, Stop
+
+app = typer.Typer(
+    name="lapse",
+    help="Find the leaked keys that still work, replace them, and prove the old ones dead.",
+    epilog="Exit codes: 0 nothing live, 1 broke, 2 usage, 3 no input, 10 live keys remain, 11 only undecided remain.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ledger_app = typer.Typer(
+    help="The record: make it, check it, export its head.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(ledger_app, name="ledger")
+
+
+class Shape(StrEnum):
+    """Output formats of `verify` and `report`."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    SARIF = "sarif"
+
+
+class Plain(StrEnum):
+    """Output formats of the small commands."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration to use instead of ./lapse.toml or XDG.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr, still never a secret.")]
+AsOption = Annotated[str | None, typer.Option("--as", metavar="FORMAT", help="Report format; see `lapse formats`.")]
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--source", metavar="DIR", help="Checkout, unpacked image or docker-save archive to read redacted secrets from."
+    ),
+]
+OriginOption = Annotated[
+    str | None, typer.Option("--origin", metavar="NAME", help="What was scanned, e.g. docker:acme/api:1.2.")
+]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Not a whole scan: what it lacks is not gone.")]
+ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Exit 0 whatever was found; errors still count.")]
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  # typer's callback form
+    if value:
+        typer.echo(f"lapse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Find the leaked keys that still work, replace them, and prove the old ones dead."""
+
+
+@app.command()
+def ingest(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Reports of any scanner; - is stdin.")],
+    as_: AsOption = None,
+    source: SourceOption = None,
+    origin: OriginOption = None,
+    partial: PartialOption = False,
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Read scanners' reports into the ledger.
+
+    Prints findings, distinct keys and new ones. Asks no provider.
+    """
+    from lapse.commands import ingest as command
+
+    _end(command.run(files, as_, source, origin, config, partial=partial, json=format_ is Plain.JSON, quiet=quiet))
+
+
+@app.command()
+def verify(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY|FILE", help="Keys, or reports to ingest.")] = None,
+    provider: Annotated[str | None, typer.Option("--provider", metavar="ID", help="Only this kind of key.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Ask about keys already confirmed dead, too.")] = False,
+    wait: Annotated[
+        bool | None, typer.Option("--wait/--no-wait", help="Stay for the second look at keys that just died.")
+    ] = None,
+    as_: AsOption = None,
+    source: SourceOption = None,
+    origin: OriginOption = None,
+    partial: PartialOption = False,
+    format_: Annotated[Shape, typer.Option("--format", help="Output on stdout.")] = Shape.TABLE,
+    config: ConfigOption = None,
+    exit_zero: ExitZeroOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask the providers which keys still work.
+
+    Read-only calls only; `lapse providers --calls` lists them all.
+    """
+    from lapse.commands import verify as command
+
+    options = command.Options(
+        keys=tuple(keys or ()),
+        provider=provider,
+        every=all_,
+        wait=wait,
+        as_format=as_,
+        source=source,
+        origin=origin,
+        partial=partial,
+        shape=str(format_),
+        quiet=quiet,
+        verbose=verbose,
+    )
+    _end(command.run(options, config), exit_zero=exit_zero)
+
+
+@app.command()
+def status(
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="How many live keys to list.")] = 20,
+    config: ConfigOption = None,
+    exit_zero: ExitZeroOption = False,
+) -> None:
+    """Show what is live and what is proven dead.
+
+    First of all: keys removed from the source that were never revoked.
+    """
+    from lapse.commands import status as command
+
+    _end(command.run(config, limit, json=format_ is Plain.JSON), exit_zero=exit_zero)
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Short id or unique prefix.")],
+    reveal: Annotated[bool, typer.Option("--reveal", help="Print the secret itself; recorded in the ledger.")] = False,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it is revealed (needed).")] = "",
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+) -> None:
+    """Tell the story of one key.
+
+    Where it was seen, what the provider said, whom it speaks for.
+    """
+    from lapse.commands import show as command
+
+    _end(command.run(key, config, reveal=reveal, reason=reason, json=format_ is Plain.JSON))
+
+
+@app.command()
+def report(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")] = "-",
+    format_: Annotated[
+        Shape | None, typer.Option("--format", help="Otherwise by the file's ending: .sarif .json .jsonl .csv.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write all keys with places and verdicts."""
+    from lapse.commands import report as command
+
+    _end(command.run(output, str(format_) if format_ else None, config))
+
+
+@app.command()
+def providers(
+    calls: Annotated[
+        bool, typer.Option("--calls", help="Every call that may be made, for review and firewalls.")
+    ] = False,
+    coverage: Annotated[
+        str | None, typer.Option("--coverage", metavar="SCANNER", help="Share of a scanner's rules that are verified.")
+    ] = None,
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+) -> None:
+    """List the kinds of key, and their calls."""
+    from lapse.commands import providers as command
+
+    _end(command.run(config, coverage, calls=calls, json=format_ is Plain.JSON))
+
+
+@app.command()
+def formats() -> None:
+    """List the report formats we read."""
+    from lapse.commands import formats as command
+
+    _end(command.run())
+
+
+@app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Check whether the set-up is sound.
+
+    Configuration, providers, ledger, sealing key, proxy and certificates. Calls no provider.
+    """
+    from lapse.commands import doctor as command
+
+    _end(command.run(config))
+
+
+@app.command()
+def purge(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys whose secrets to delete.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All keys proven dead, whatever the retention.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Delete sealed secrets from the ledger.
+
+    The record of what happened stays.
+    """
+    from lapse.commands import purge as command
+
+    _end(command.run(tuple(keys or ()), config, dead=dead))
+
+
+@app.command()
+def demo(
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Leave everything in DIR.")] = None,
+) -> None:
+    """Run it all against a local sandbox."""
+    from lapse.commands import demo as command
+
+    _end(command.run(keep))
+
+
+@ledger_app.command("init")
+def ledger_init(
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="REF", help="Sealing key: file:PATH (made if missing), env:, keyring:, vault:."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make the ledger and its sealing key.
+
+    With a sealing key, secrets are kept (sealed) for the nightly job; without, only for the run.
+    """
+    from lapse.commands import ledger as command
+
+    _end(command.init(key, config))
+
+
+@ledger_app.command("check")
+def ledger_check(
+    head: Annotated[Path | None, typer.Option("--head", metavar="FILE", help="A head exported earlier.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Prove that the record is whole.
+
+    Says where anything was edited, removed or reordered.
+    """
+    from lapse.commands import ledger as command
+
+    _end(command.check(head, config))
+
+
+@ledger_app.command("head")
+def ledger_head(config: ConfigOption = None) -> None:
+    """Print the signed head.
+
+    Kept elsewhere, it proves everything up to it.
+    """
+    from lapse.commands import ledger as command
+
+    _end(command.head(config))
+
+
+@ledger_app.command("rewrap")
+def ledger_rewrap(
+    key: Annotated[str, typer.Option("--key", metavar="REF", help="The new sealing key.")],
+    config: ConfigOption = None,
+) -> None:
+    """Change the sealing key.
+
+    Wraps the ledger's data key anew; no secret is decrypted.
+    """
+    from lapse.commands import ledger as command
+
+    _end(command.rewrap(key, config))
+
+
+def _end(code: Exit, *, exit_zero: bool = False) -> NoReturn:
+    raise typer.Exit(0 if exit_zero and code in {Exit.LIVE, Exit.UNDECIDED, Exit.WAITING} else int(code))
+
+
+def main() -> None:
+    """Run the command line; every expected trouble ends in one sentence on stderr and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except Stop as e:
+        _say(str(e))
+        sys.exit(int(e.code))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        _say("interrupted; what was learnt is kept, and the next run goes on from here")
+        sys.exit(int(Exit.INTERRUPTED))
+
+
+def _say(text: str) -> None:
+    print(f"lapse: {text}", file=sys.stderr)  # noqa: T201  # the one sentence
+
+
+if __name__ == "__main__":
+    main()

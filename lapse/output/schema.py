@@ -1,0 +1,23 @@
+"""The JSON schema of `json-v1`, made from the types themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lapse.output import jsonv1
+
+TITLES = (jsonv1.KeyLine, jsonv1.IngestOut, jsonv1.StatusOut, jsonv1.ReportOut)
+
+
+def schema() -> dict[str, Any]:
+    """Return a JSON Schema (2020-12) that any `json-v1` document satisfies."""
+    forms, components = msgspec.json.schema_components(TITLES, ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Lapse json-v1",
+        "description": "A line of `verify --format jsonl`, or the document of ingest, status or report --format json.",
+        "anyOf": list(forms),
+        "$defs": components,
+    }
