@@ -1,0 +1,456 @@
+"""Makes a finding of a claim: which kind of key it is and which part is which.
+
+The key's own shape speaks first, then the scanner's rule, then companions. Where the shape fits several kinds, the
+rule chooses among them; where the rule says nothing, it stays ambiguous: a key shown to the wrong vendor has leaked
+once more.
+
+A finding that stays `GENERIC` with `candidates` is ambiguous between them; without candidates it belongs to no
+product we can ask.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from verifier.classify import split
+from verifier.classify.aliases import UNKNOWN, Alias, Aliases, Says
+from verifier.classify.index import ShapeIndex
+from verifier.classify.names import PARTS, own, part_of
+from verifier.model import GENERIC, Absent, Finding, Hashed, KindID, Masked
+from verifier.offline.checksums import fits as checksum_fits
+from verifier.offline.jwt import payload
+from verifier.secret import Secret
+from verifier.shapes import Needs, Shape, merge, shipped_needs, shipped_shapes, spec_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from verifier.model import Claim
+    from verifier.spec import Kind
+
+RAW2 = "rawv2"
+"""Companion under which a TruffleHog row brings its id and secret in one string, joined by `:` or by nothing."""
+
+MAX_RULES = 10_000
+"""Most distinct unknown rules that are counted by name; a report could make up any number of them."""
+
+_TOKEN = re.compile(r"[^\s\"'`=,;<>()\[\]{}|]{12,}")
+_MASK = re.compile(r"[*•…]|\.\.\.|\[?REDACTED|X{4}")
+_MAX_TOKENS = 32
+_JWT = "jwt"
+_AWS = frozenset({"aws_akia", "aws_asia"})
+_SPECIFIC = frozenset({Says.KIND, Says.CHOICE})
+
+
+class _Choice(NamedTuple):
+    """What a value was taken for. `value` differs from the claim's when the key was found inside it."""
+
+    kind: KindID
+    part: str
+    value: str
+    candidates: tuple[KindID, ...] = ()
+
+
+class Classifier:
+    """Classifies claims one by one. Counts on the way: `unknown_rules` and `unsupported_rules` by (scanner, rule)."""
+
+    def __init__(
+        self,
+        shapes: Iterable[Shape] | None = None,
+        needs: Mapping[str, Needs] | None = None,
+        aliases: Aliases | None = None,
+        vendors: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take shapes, needed parts, rule names and vendors of kinds; the shipped ones where none are given."""
+        self.index = ShapeIndex(shipped_shapes() if shapes is None else shapes)
+        self.needs = shipped_needs() if needs is None else needs
+        self.aliases = Aliases() if aliases is None else aliases
+        self.unknown_rules: Counter[tuple[str, str]] = Counter()
+        self.unsupported_rules: Counter[tuple[str, str]] = Counter()
+        self._allowed = {k: frozenset((*n.parts, *n.optional)) for k, n in self.needs.items()}
+        self._vendors: dict[str, list[str]] = {}
+        for kind in self.needs:
+            vendor = (vendors or {}).get(kind) or kind.partition("_")[0]
+            self._vendors.setdefault(vendor, []).append(kind)
+        self._told: dict[str, Alias] = {}
+
+    @classmethod
+    def of(cls, kinds: Iterable[Kind]) -> Classifier:
+        """Return a classifier for the kinds of a catalogue; the shipped tables serve the kinds it lacks."""
+        kinds = tuple(kinds)
+        extra = [(s, r, k.id) for k in kinds for s, rules in k.aliases.items() for r in rules]
+        needs = {**shipped_needs(), **{k.id: Needs(k.parts, k.optional) for k in kinds}}
+        shapes = merge(shipped_shapes(), spec_shapes(kinds))
+        return cls(shapes, needs, Aliases(extra), {k.id: k.vendor for k in kinds if k.vendor})
+
+    def classify(self, claim: Claim) -> Finding:
+        """Return what `claim` is. Never raises, whatever the report holds."""
+        alias, forced = self._alias(claim)
+        value = claim.value
+        if isinstance(value, Secret):
+            return self._secret(claim, alias, value, forced=forced)
+        if isinstance(value, Masked):
+            seen = _MASK.split(value.text, maxsplit=1)[0]
+            kind, candidates = self._of_mask(seen, alias, forced=forced)
+        elif isinstance(value, Hashed | Absent):
+            kind, candidates = self._of_mask("", alias, forced=forced)
+        else:
+            assert_never(value)
+        parts: dict[str, Secret] = {}
+        self._companions(claim, kind, parts)
+        return _finding(claim, kind, parts, candidates)
+
+    def fits(self, scanner: str, rule: str) -> Callable[[str], bool] | None:
+        """Return a test whether a string has the shape of what `rule` finds, `None` where no shape is known for it."""
+        alias = self.aliases.get(scanner, rule)
+        kinds = alias.kinds if alias is not None else ()
+        if not any(self.index.shapes(k) for k in kinds):
+            return None
+        part = self.index.part
+        return lambda text: any(part(k, text) is not None for k in kinds)
+
+    # ── what the report says ───────────────────────────────────────────────────────────────────────────
+
+    def _alias(self, claim: Claim) -> tuple[Alias, bool]:
+        """Return what provider or rule say, and whether it is the report's own word that beats the shape."""
+        if claim.provider:
+            told = self._told.get(claim.provider) or self._provider(claim.provider)
+            if told is not UNKNOWN:
+                return told, told.says is Says.KIND
+            self._count(self.unknown_rules, claim.scanner, claim.provider)
+        alias = self.aliases.get(claim.scanner, claim.rule)
+        if alias is None:
+            alias = self._told.get(claim.rule) or self._provider(claim.rule)
+            if alias is UNKNOWN and not (claim.provider and claim.rule in {"", claim.provider}):
+                self._count(self.unknown_rules, claim.scanner, claim.rule)
+        elif alias.says is Says.UNSUPPORTED:
+            self._count(self.unsupported_rules, claim.scanner, claim.rule)
+        return alias, False
+
+    def _provider(self, name: str) -> Alias:
+        """Read a kind id or a vendor's name; remember it, if it is one."""
+        low = name.strip().lower()
+        if low in self.needs:
+            alias = Alias(Says.KIND, (low,), "several")
+        elif low in self._vendors:
+            alias = Alias(Says.CHOICE, tuple(self._vendors[low]), "several")
+        elif low == GENERIC:
+            alias = Alias(Says.GENERIC)
+        else:
+            return UNKNOWN
+        if low == name:
+            self._told[name] = alias
+        return alias
+
+    @staticmethod
+    def _count(counter: Counter[tuple[str, str]], scanner: str, rule: str) -> None:
+        key = (scanner, rule)
+        counter[key if key in counter or len(counter) < MAX_RULES else (scanner, "(more)")] += 1
+
+    # ── a secret in full ───────────────────────────────────────────────────────────────────────────────
+
+    def _secret(self, claim: Claim, alias: Alias, secret: Secret, *, forced: bool) -> Finding:
+        text = secret.reveal()
+        if text[:1].isspace() or text[-1:].isspace():
+            text = text.strip()
+        compound = self._compound(text, alias, forced=forced)
+        if compound is not None:
+            parts = {n: Secret(v) for n, v in compound.parts.items()}
+            kind = compound.kind
+            self._companions(claim, kind, parts)
+            return _finding(claim, kind, parts, ())
+        choice = self._choose(text, alias, forced=forced)
+        kind, part, candidates = choice.kind, choice.part, choice.candidates
+        parts = {part: secret if choice.value is text and len(secret) == len(text) else Secret(choice.value)}
+        if claim.companions:
+            if kind == GENERIC and candidates:
+                kind = self._by_companion(claim, candidates) or kind
+                candidates = candidates if kind == GENERIC else ()
+            self._companions(claim, kind, parts)
+        if kind in _AWS:
+            kind = _aws(parts)
+        return _finding(claim, kind, parts, candidates)
+
+    def _choose(self, text: str, alias: Alias, *, forced: bool) -> _Choice:
+        hits = self.index.alone(text)
+        if hits and hits[0].kind == _JWT:
+            return self._token(text, alias)
+        if not hits and not forced and _wraps(text) and not self._own_shape(alias.kinds, text):
+            inner = self._inside(text)
+            if inner is not None:
+                text, hits = inner
+        if alias.kinds:
+            named = self._named(text, hits, alias, forced=forced)
+            if named is not None:
+                return named
+        if hits:
+            return self._by_shape(text, hits, alias)
+        return self._by_rule(text, alias)
+
+    def _by_rule(self, text: str, alias: Alias) -> _Choice:
+        """Make the best of a value that has no telling shape and no rule that names its kind."""
+        part = _direct(alias.captures)
+        if alias.says is Says.CHOICE:
+            begun = self.index.begins(text, alias.kinds)
+            if len(begun) == 1:
+                return _Choice(KindID(begun.pop()), part, text)
+            return _Choice(GENERIC, part, text, _ids(alias.kinds) if len(alias.kinds) > 1 else ())
+        if alias.says in {Says.GENERIC, Says.UNKNOWN}:
+            return _Choice(GENERIC, part, text, _ids(self.index.bare(text)))
+        if alias.says is Says.PRIVATE_KEY:
+            return _Choice(KindID("private_key_tls"), "secret", text)
+        return _Choice(GENERIC, "password" if alias.says is Says.CONNECTION_STRING else part, text)
+
+    def _named(self, text: str, hits: list[Shape], alias: Alias, *, forced: bool) -> _Choice | None:
+        """Choose a kind that the rule names, if the shape does not speak against it."""
+        for hit in hits:
+            if hit.kind in alias.kinds:
+                return _Choice(KindID(hit.kind), hit.part, text)
+        fitting = [(k, p) for k in alias.kinds if (p := self.index.part(k, text)) is not None]
+        if len(fitting) == 1 or (fitting and alias.says is Says.KIND):
+            kind, part = fitting[0]
+            # of two shapes alike (a UUID as id or as secret) only the rule knows which it caught
+            shapes = {s.part for s in self.index.shapes(kind) if s.context == "rule"}
+            said = _direct(alias.captures)
+            return _Choice(
+                KindID(kind), said if said in shapes and part in shapes and alias.captures == said else part, text
+            )
+        if fitting:
+            return _Choice(GENERIC, _direct(alias.captures), text, _ids(k for k, _ in fitting))
+        if alias.says is Says.KIND and (forced or len({h.kind for h in hits}) != 1):
+            return self._taken(KindID(alias.kinds[0]), alias, text)
+        return None
+
+    def _taken(self, kind: KindID, alias: Alias, text: str) -> _Choice:
+        """Take the rule's word for the kind; the part is what the rule captures, under the name the kind uses."""
+        part = _direct(alias.captures)
+        allowed = self._allowed.get(kind, PARTS)
+        if part not in allowed and part == "secret" and "password" in allowed:
+            part = "password"
+        elif part not in allowed and part == "password" and "secret" in allowed:
+            part = "secret"
+        return _Choice(kind, part, text)
+
+    @staticmethod
+    def _by_shape(text: str, hits: list[Shape], alias: Alias) -> _Choice:
+        kinds = {h.kind for h in hits}
+        if len(kinds) > 1:
+            summed = [h for h in hits if h.checksum and checksum_fits(h.checksum, text)]
+            kinds = {h.kind for h in summed} or kinds
+            hits = summed or hits
+        if len(kinds) == 1:
+            return _Choice(KindID(hits[0].kind), hits[0].part, text)
+        return _Choice(GENERIC, _direct(alias.captures), text, _ids(sorted(kinds)))
+
+    def _own_shape(self, kinds: tuple[str, ...], text: str) -> bool:
+        return any(self.index.part(k, text) is not None for k in kinds)
+
+    def _inside(self, text: str) -> tuple[str, list[Shape]] | None:
+        """Find the one key that stands inside a wider text (`Authorization: Bearer …`); `None` for none or several."""
+        found: dict[str, list[Shape]] = {}
+        for n, m in enumerate(_TOKEN.finditer(text)):
+            if n == _MAX_TOKENS:
+                return None
+            hits = self.index.alone(m.group())
+            if hits:
+                found[m.group()] = hits
+        return next(iter(found.items())) if len(found) == 1 else None
+
+    def _token(self, text: str, alias: Alias) -> _Choice:
+        """Classify a JSON Web Token: a form that many kinds share, so the rule goes first, then what the token says."""
+        if alias.says is Says.KIND and alias.kinds[0] != _JWT:
+            return self._taken(KindID(alias.kinds[0]), alias, text)
+        if alias.says is Says.UNSUPPORTED:
+            return _Choice(GENERIC, "secret", text)
+        said = payload(text) or {}
+        issuer = str(said.get("iss", ""))
+        if said.get("role") == "service_role" and (issuer.startswith("supabase") or "ref" in said):
+            return _Choice(KindID("supabase_secret"), "secret", text)
+        if issuer == "kubernetes/serviceaccount" or "kubernetes.io" in said:
+            return _Choice(KindID("kubernetes_sa"), "secret", text)
+        return _Choice(KindID(_JWT), "secret", text)
+
+    # ── compounds ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _compound(self, text: str, alias: Alias, *, forced: bool) -> split.Split | None:
+        """Take a connection string, a credential file or a private key apart; `None` for a bare token."""
+        if "-----BEGIN" in text:
+            return self._pem(text, alias)
+        if text[:1] == "{":
+            found = split.json_file(text)
+            return found if found is None or not forced or found.kind in alias.kinds else None
+        if "://" in text and not self.index.alone(text):
+            return self._uri(text, alias, forced=forced)
+        if ";" in text and "=" in text:
+            found = split.fields(text)
+            if found is not None and found.kind == GENERIC and alias.says is Says.KIND:
+                return split.Split(KindID(alias.kinds[0]), found.parts)
+            return found
+        if alias.captures == "login":
+            parts = split.login(text)
+            if parts is not None:
+                kind = KindID(alias.kinds[0]) if alias.says is Says.KIND else GENERIC
+                return split.Split(kind, self._rename(kind, parts))
+        return None
+
+    def _pem(self, text: str, alias: Alias) -> split.Split | None:
+        found = split.pem(text)
+        if found is None:
+            return None
+        kind = KindID(alias.kinds[0]) if alias.says is Says.KIND else KindID("private_key_tls")
+        return split.Split(kind, {"secret": found})
+
+    def _uri(self, text: str, alias: Alias, *, forced: bool) -> split.Split | None:
+        found = split.uri(text)
+        if found is None or (forced and found.kind not in alias.kinds and "password" not in found.parts):
+            return None
+        parts = found.parts
+        if found.kind == "basic_auth_url":
+            for name in ("password", "username"):
+                hits = self.index.alone(parts.get(name, ""))
+                if len({h.kind for h in hits}) == 1:
+                    return split.Split(KindID(hits[0].kind), {hits[0].part: parts[name]})
+            if "password" not in parts:
+                return None
+        if alias.says is Says.KIND and (forced or found.kind in {GENERIC, "basic_auth_url"}):
+            kind = KindID(alias.kinds[0])
+            return split.Split(kind, self._rename(kind, parts))
+        return found if "password" in parts or "secret" in parts or alias.says in _SPECIFIC else None
+
+    def _rename(self, kind: KindID, parts: dict[str, str]) -> dict[str, str]:
+        """Call the password `secret` where the kind does, and drop what the kind has no use for."""
+        allowed = self._allowed.get(kind)
+        if allowed is None:
+            return parts
+        if "secret" in allowed and "password" not in allowed and "password" in parts:
+            parts["secret"] = parts.pop("password")
+        return {n: v for n, v in parts.items() if n in allowed}
+
+    # ── companions ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _by_companion(self, claim: Claim, candidates: tuple[KindID, ...]) -> KindID | None:
+        """Return the kind whose id, unmistakable by its shape, was reported beside an ambiguous secret."""
+        for companion in claim.companions.values():
+            for hit in self.index.alone(companion.reveal()):
+                if hit.part != "secret" and hit.kind in candidates:
+                    return KindID(hit.kind)
+        return None
+
+    def _companions(self, claim: Claim, kind: KindID, parts: dict[str, Secret]) -> None:
+        """Add what was reported beside the secret.
+
+        Of a known kind only the parts it declares: a stray one would make two keys of one.
+        """
+        allowed = self._allowed.get(kind)
+        for name, companion in claim.companions.items():
+            text = companion.reveal()
+            if not text or name == RAW2:
+                continue
+            part = self._part(claim.scanner, name, kind, text, parts)
+            if part in parts:
+                if parts[part].reveal() == text:
+                    continue
+                part = self.index.part(kind, text) or own(name)
+            if part not in parts and (allowed is None or part in allowed):
+                parts[part] = companion
+        both = claim.companions.get(RAW2)
+        if both is not None and kind != GENERIC:
+            self._unjoin(kind, both.reveal(), parts)
+
+    def _part(self, scanner: str, name: str, kind: KindID, text: str, parts: Mapping[str, Secret]) -> str:
+        if name in PARTS:
+            return self._called(name, kind, parts)
+        by_shape = self.index.part(kind, text)
+        if by_shape is not None and by_shape not in parts:
+            return by_shape
+        known = part_of(name)
+        if known is not None:
+            return self._called(known, kind, parts)
+        alias = self.aliases.get(scanner, name)
+        if alias is not None and kind in alias.kinds:
+            return self._called(_direct(alias.captures), kind, parts)
+        return own(name)
+
+    def _called(self, part: str, kind: KindID, parts: Mapping[str, Secret]) -> str:
+        """Return the name under which `kind` keeps `part`: secret and password, id and username trade places."""
+        allowed = self._allowed.get(kind)
+        if allowed is None or part in allowed:
+            return part
+        for a, b in (("password", "secret"), ("secret", "password"), ("username", "id"), ("id", "username"),
+                     ("account", "id"), ("account", "host"), ("host", "account"), ("id", "account")):  # fmt: skip
+            if part == a and b in allowed and b not in parts:
+                return b
+        return part
+
+    def _unjoin(self, kind: KindID, both: str, parts: dict[str, Secret]) -> None:
+        """Find the other half in TruffleHog's RawV2, which begins or ends with the half that is known already."""
+        need = self.needs.get(kind, Needs())
+        missing = [p for p in need.parts if p not in parts]
+        if not missing:
+            return
+        known = [v.reveal() for n, v in parts.items() if n in {"secret", "id", "token", "password", "username"}]
+        for text in sorted(known, key=len, reverse=True):
+            if both.startswith(text):
+                both = both[len(text) :]
+            elif both.endswith(text):
+                both = both[: -len(text)]
+        for piece in [p for p in both.strip(":").split(":") if p] if len(missing) > 1 else [both.strip(":")]:
+            fit = self.index.part(kind, piece)
+            part = fit if fit in missing else missing[0] if missing else None
+            if part is not None and piece:
+                parts[part] = Secret(piece)
+                missing.remove(part)
+
+    # ── hidden ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _of_mask(self, seen: str, alias: Alias, *, forced: bool) -> tuple[KindID, tuple[KindID, ...]]:
+        """Choose by what a mask leaves to see, then by the rule."""
+        if forced:
+            return KindID(alias.kinds[0]), ()
+        begun = self.index.begins(seen, alias.kinds or None) or self.index.begins(seen)
+        if len(begun) == 1:
+            return KindID(begun.pop()), ()
+        if alias.says is Says.KIND:
+            return KindID(alias.kinds[0]), ()
+        if alias.says is Says.CHOICE:
+            return GENERIC, _ids(alias.kinds) if len(alias.kinds) > 1 else ()
+        if alias.says is Says.PRIVATE_KEY:
+            return KindID("private_key_tls"), ()
+        return (KindID(_JWT) if alias.says is Says.JWT else GENERIC), _ids(sorted(begun))
+
+
+def _direct(captures: str) -> str:
+    """Return the part a bare value goes to, for what a rule captures."""
+    return captures if captures in PARTS else "secret"
+
+
+def _wraps(text: str) -> bool:
+    return " " in text or '"' in text or "'" in text or "\n" in text or "=" in text[:-2]
+
+
+def _aws(parts: Mapping[str, Secret]) -> KindID:
+    """Return the AWS kind that the id or, without one, a session token tells."""
+    key = parts.get("id")
+    temporary = key.reveal().startswith("ASIA") if key is not None else "token" in parts
+    return KindID("aws_asia" if temporary else "aws_akia")
+
+
+def _ids(kinds: Iterable[str]) -> tuple[KindID, ...]:
+    return tuple(KindID(k) for k in kinds)
+
+
+def _finding(claim: Claim, kind: KindID, parts: Mapping[str, Secret], candidates: tuple[KindID, ...]) -> Finding:
+    value = claim.value
+    return Finding(
+        kind,
+        parts,
+        claim.place,
+        claim.scanner,
+        claim.rule,
+        candidates,
+        None if isinstance(value, Secret) else value,
+        claim.claimed,
+        claim.seen_at,
+    )

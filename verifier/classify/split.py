@@ -1,0 +1,273 @@
+"""Takes compound secrets apart: connection strings, service-account files, private keys, `user:password`.
+
+Nothing here decides what a bare token is. Every function returns `None` for text that is not of its form and never
+raises. Equal secrets written differently (line ends, JSON spacing) come out equal, or one key would count as two.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Struct
+
+from verifier.model import GENERIC, KindID
+
+SCHEMES = {
+    "postgres": "postgres", "postgresql": "postgres", "postgis": "postgres", "cockroachdb": "postgres",
+    "redshift": "postgres", "timescaledb": "postgres",
+    "mysql": "mysql", "mysql2": "mysql", "mariadb": "mysql", "mysqlx": "mysql",
+    "mongodb": "mongodb_uri", "mongodb+srv": "mongodb_uri",
+    "redis": "redis", "rediss": "redis", "redis+sentinel": "redis", "valkey": "redis", "valkeys": "redis",
+    "amqp": "rabbitmq", "amqps": "rabbitmq",
+    "ldap": "ldap", "ldaps": "ldap",
+    "mssql": "sqlserver", "sqlserver": "sqlserver",
+    "ftp": "sftp_ftp", "ftps": "sftp_ftp", "sftp": "sftp_ftp",
+    "http": "basic_auth_url", "https": "basic_auth_url",
+}  # fmt: skip
+"""URI scheme to kind; a driver suffix (`postgresql+psycopg2`) is cut off first."""
+
+_PLAIN = {"postgres", "mysql", "mongodb", "redis", "amqp", "ldap", "sqlserver", "mssql", "ftp", "https"}
+"""Schemes that need no `scheme` part: what the kind means by default."""
+
+_OPTIONS = frozenset({"authsource", "authmechanism", "tls", "ssl", "sslmode"})
+"""Query options that change how a log-in goes; all others say nothing about the credential."""
+
+_URI = re.compile(r"(?:jdbc:)?([A-Za-z][A-Za-z0-9+.-]{1,24})://(.*)", re.DOTALL)
+_ADDRESS = re.compile(r"\[([0-9A-Fa-f:.%]+)\](?::(\d{1,5}))?|([^:/?#\[\]]*)(?::(\d{1,5}))?")
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
+_LOGIN = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
+
+_KEYS = {
+    "server": "host", "data source": "host", "datasource": "host", "address": "host", "addr": "host",
+    "network address": "host", "host": "host", "hostname": "host",
+    "port": "port", "database": "database", "initial catalog": "database", "dbname": "database", "db": "database",
+    "databasename": "database",
+    "user id": "username", "uid": "username", "user": "username", "username": "username", "user name": "username",
+    "password": "password", "pwd": "password", "pass": "password",
+    "accountname": "account", "accountkey": "secret", "sharedaccesskey": "secret", "sharedaccesskeyname": "id",
+    "entitypath": "database", "sharedaccesssignature": "secret",
+}  # fmt: skip
+"""Field names of `key=value;` connection strings, lower case, to part names."""
+
+
+class Split(Struct, frozen=True):
+    """A compound taken apart: the kind it speaks for (`GENERIC` when unclear) and its parts as plain text."""
+
+    kind: KindID
+    parts: dict[str, str]
+
+
+def uri(text: str) -> Split | None:
+    """Take `scheme://user:password@host:port/path?options` apart; parts that are not there are left out."""
+    m = _URI.fullmatch(text)
+    if m is None:
+        return None
+    scheme = m.group(1).lower()
+    base = scheme if scheme in SCHEMES else scheme.partition("+")[0]
+    if base == "cloudinary":
+        return _cloudinary(m.group(2))
+    kind = KindID(SCHEMES.get(base, GENERIC))
+    rest, _, query = m.group(2).partition("?")
+    authority, at, tail = rest.rpartition("@")
+    if not at:
+        authority, tail = "", rest
+    hosts, _, path = tail.partition("/")
+    parts: dict[str, str] = {}
+    user, colon, password = authority.partition(":")
+    _put(parts, "username", unquote(user))
+    if colon:
+        _put(parts, "password", unquote(password))
+    _address(parts, hosts)
+    _put(parts, "database" if kind in _WITH_DATABASE else "path", unquote(path).strip("/"))
+    if (base not in _PLAIN and base not in {"postgresql", "mysql2", "mariadb", "http"}) or base == "http":
+        _put(parts, "scheme", base)
+    _query(parts, query)
+    if kind == "sqlserver" and ";" in hosts:
+        return _jdbc(hosts)
+    return Split(kind, parts)
+
+
+_WITH_DATABASE = frozenset({"postgres", "mysql", "mongodb_uri", "redis", "rabbitmq", "sqlserver", "ldap"})
+
+
+def _put(parts: dict[str, str], name: str, value: str) -> None:
+    if value:
+        parts[name] = value
+
+
+def _address(parts: dict[str, str], hosts: str) -> None:
+    """Read `host:port`; several hosts with commas stay one text, because only the driver knows what they mean."""
+    m = _ADDRESS.fullmatch(hosts)
+    if m is None:
+        _put(parts, "host", hosts)
+        return
+    _put(parts, "host", (m.group(1) or m.group(3) or "").lower())
+    _put(parts, "port", m.group(2) or m.group(4) or "")
+
+
+def _query(parts: dict[str, str], query: str) -> None:
+    kept = []
+    for item in query.partition("#")[0].split("&"):
+        name, _, value = item.partition("=")
+        low = name.lower()
+        part = _KEYS.get(low)
+        if part in {"username", "password"}:
+            parts.setdefault(part, unquote(value))
+        elif low in _OPTIONS:
+            kept.append(f"{low}={unquote(value)}")
+    _put(parts, "options", "&".join(sorted(kept)))
+
+
+def _jdbc(text: str) -> Split:
+    """Read SQL Server's `host:port;user=…;password=…`."""
+    address, _, fields = text.partition(";")
+    parts: dict[str, str] = {}
+    _address(parts, address)
+    for name, value in _fields(fields):
+        part = _KEYS.get(name)
+        if part is not None:
+            parts.setdefault(part, value)
+    return Split(KindID("sqlserver"), parts)
+
+
+def _cloudinary(rest: str) -> Split:
+    login, _, cloud = rest.rpartition("@")
+    key, _, secret = login.partition(":")
+    parts: dict[str, str] = {}
+    _put(parts, "id", unquote(key))
+    _put(parts, "secret", unquote(secret))
+    _put(parts, "account", cloud.partition("?")[0].strip("/"))
+    return Split(KindID("cloudinary"), parts)
+
+
+def fields(text: str) -> Split | None:
+    """Take a `Key=value;Key=value` string apart: Azure Storage, Service Bus, Cosmos DB, SQL Server and kin."""
+    pairs = _fields(text)
+    if len(pairs) < 2:  # noqa: PLR2004  # one pair is an assignment, not a connection string
+        return None
+    parts: dict[str, str] = {}
+    names = {name for name, _ in pairs}
+    for name, value in pairs:
+        part = _KEYS.get(name)
+        if part is not None and value:
+            parts.setdefault(part, value)
+    named = dict(pairs)
+    if "accountendpoint" in names:
+        _address(parts, _host(named["accountendpoint"]))
+        parts.pop("port", None)
+        return Split(KindID("azure_cosmos"), parts)
+    if "accountkey" in names:
+        endpoint = named.get("blobendpoint", "")
+        _put(parts, "host", _host(endpoint))
+        return Split(KindID("azure_storage"), parts)
+    if "endpoint" in names and names & {"sharedaccesskey", "sharedaccesssignature"}:
+        _put(parts, "host", _host(named["endpoint"]))
+        return Split(KindID("azure_sb"), parts)
+    if "password" not in parts:
+        return None
+    return _sql(parts, names)
+
+
+def _sql(parts: dict[str, str], names: set[str]) -> Split:
+    host = parts.get("host", "")
+    if host.lower().startswith("tcp:"):
+        host = host[4:]
+    address, comma, port = host.partition(",")
+    if comma:
+        parts["port"] = port.strip()
+    _put(parts, "host", address.strip().lower())
+    sql_server = names & {"data source", "initial catalog", "user id", "encrypt", "trustservercertificate"}
+    if names & {"host", "username"} and not names & {"data source", "initial catalog"}:
+        kind = GENERIC if parts.get("port") != "5432" else KindID("postgres")
+    else:
+        kind = KindID("sqlserver") if sql_server and names & {"server", "data source"} else GENERIC
+    return Split(kind, parts)
+
+
+def _fields(text: str) -> list[tuple[str, str]]:
+    out = []
+    for item in text.split(";"):
+        name, eq, value = item.partition("=")
+        if eq:
+            out.append((name.strip().lower(), value.strip()))
+    return out
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0].lower()
+
+
+def json_file(text: str) -> Split | None:
+    """Take a Google credential file (the file, rewritten plainly, is the secret) or docker `auths` apart."""
+    try:
+        data: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    if data.get("type") == "service_account" or ("private_key" in data and "client_email" in data):
+        parts = {"secret": _plain(data)}
+        if isinstance(data.get("client_email"), str):
+            parts["account"] = data["client_email"]
+        return Split(KindID("gcp_sa"), parts)
+    if "refresh_token" in data and "client_id" in data:
+        return Split(KindID("gcp_adc"), {"secret": _plain(data)})
+    auths = data.get("auths")
+    if isinstance(auths, dict) and len(auths) == 1:
+        return _docker(*next(iter(auths.items())))
+    return None
+
+
+def _plain(data: dict[str, Any]) -> str:
+    return msgspec.json.encode(data, order="sorted").decode()
+
+
+def _docker(host: str, entry: Any) -> Split | None:  # noqa: ANN401  # whatever stands in the file
+    if not isinstance(entry, dict):
+        return None
+    parts = {"host": _host(host) or host.partition("/")[0].lower()}
+    for name in ("username", "password"):
+        if isinstance(entry.get(name), str):
+            parts[name] = entry[name]
+    if "password" not in parts and isinstance(entry.get("auth"), str):
+        parts |= login(entry["auth"]) or {}
+    if "password" not in parts:
+        return None
+    hub = parts["host"].endswith("docker.io")
+    if hub:
+        return Split(KindID("dockerhub"), {"secret": parts["password"], "username": parts.get("username", "")})
+    return Split(KindID("ghcr_generic_registry"), parts)
+
+
+def pem(text: str) -> str | None:
+    r"""Return the PEM blocks of `text` with plain line ends (`\n` written out is one too); `None` if there are none."""
+    if "\\n" in text:
+        text = text.replace("\\r", "").replace("\\n", "\n")
+    blocks = _PEM.findall(text)
+    if not blocks:
+        return None
+    lines = "\n".join(blocks).replace("\r", "\n").split("\n")
+    return "\n".join(line.strip() for line in lines if line.strip()) + "\n"
+
+
+def login(text: str) -> dict[str, str] | None:
+    """Read `user:password`, plain or in base64 (with or without `Basic` before it)."""
+    if ":" not in text:
+        text = text.removeprefix("Basic ").removeprefix("basic ").strip()
+        if not _LOGIN.fullmatch(text):
+            return None
+        try:
+            text = b64decode(text, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    user, colon, password = text.partition(":")
+    if not (colon and password) or "\n" in text:
+        return None
+    parts = {"password": password}
+    _put(parts, "username", user)
+    return parts
