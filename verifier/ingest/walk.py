@@ -85,7 +85,8 @@ class Walker:
             yield from self._array(rest)
         else:
             raw = self._value(keep=first not in (_LEFT_BRACE, _LEFT_BRACKET))
-            if raw != b"null":  # an empty Go slice
+            # An empty Go slice is null; below the top, a number where a list may be is a summary's count.
+            if raw != b"null" and (top or raw is None):
                 self.at_top = top
                 yield Found(wanted[0][0], key, None, fits=False)
                 self.at_top = False
