@@ -1,0 +1,87 @@
+"""`lapse doctor`: is the set-up sound? Calls no provider."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lapse.commands.setup import Setup
+from lapse.exits import Exit, Stop
+from lapse.output.console import out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def run(config: Path | None) -> Exit:
+    """Go through the set-up; every finding is one line, and one that stops the work makes the exit code 1."""
+    setup = Setup.of(config)
+    out(f"ok    config: {config or 'defaults and environment'}")
+    checks: tuple[Callable[[Setup], str], ...] = (_catalogue, _egress, _ledger, _key)
+    broken = False
+    for check in checks:
+        try:
+            out(check(setup))
+        except Stop as e:
+            broken = True
+            out(f"BROKEN {e}")
+    return Exit.BROKE if broken else Exit.OK
+
+
+def _catalogue(setup: Setup) -> str:
+    kinds = setup.catalogue
+    calls = len(kinds.manifest())
+    bases = f", {len(setup.base_urls)} with an address of the config's" if setup.base_urls else ""
+    return f"ok    providers: {len(kinds)} kinds of key, {calls} calls on the manifest{bases}"
+
+
+def _egress(setup: Setup) -> str:
+    from verifier.egress import Egress, RefusedError  # noqa: PLC0415  # only for this check
+
+    try:
+        Egress(setup.catalogue.manifest(), settings=setup.settings(), overrides=setup.base_urls)
+    except RefusedError as e:
+        raise Stop(str(e)) from None
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    proxy = setup.config.egress.proxy or next((os.environ[n] for n in names if os.environ.get(n)), "")
+    ca = setup.config.egress.ca_bundle or os.environ.get("SSL_CERT_FILE", "")
+    allowed = ", ".join(setup.config.egress.allow_private) or "none"
+    way = "by a proxy" if proxy else "direct"
+    return f"ok    egress: {way}, certificates: {ca or 'built in'}, private ranges allowed: {allowed}"
+
+
+def _ledger(setup: Setup) -> str:
+    from lapse.ledger.db import path_of  # noqa: PLC0415  # SQLAlchemy is slow to import
+    from lapse.ledger.errors import LedgerError  # noqa: PLC0415
+
+    try:
+        path = path_of(setup.config.ledger_url)
+    except LedgerError as e:
+        raise Stop(str(e)) from None
+    if not path.exists():
+        parent = next((p for p in path.parents if p.exists()), path.parent)
+        if not os.access(parent, os.W_OK):
+            raise Stop(f"ledger: {parent} cannot be written; set ledger.url")
+        return f"ok    ledger: {path} (will be made at first use)"
+    with setup.ledger() as ledger:
+        status = ledger.status()
+    return f"ok    ledger: {path}, {status.keys} keys, {status.findings} findings, {status.events} events"
+
+
+def _key(setup: Setup) -> str:
+    reference = setup.config.ledger.key
+    if not reference:
+        return "note  sealing key: none, so secrets are kept for the run only; `lapse ledger init` makes one"
+    from lapse.ledger.errors import LedgerError  # noqa: PLC0415  # SQLAlchemy is slow to import
+    from lapse.ledger.keys import key_source  # noqa: PLC0415
+
+    try:
+        source = key_source(reference)
+        if source.unwrap(source.wrap(b"doctor")) != b"doctor":
+            raise Stop(f"ledger.key: {reference} does not unwrap what it wraps")
+    except LedgerError as e:
+        if reference.startswith("file:") and "ledger init" not in str(e):
+            raise Stop(f"{e}; `lapse ledger init` makes it") from None
+        raise Stop(str(e)) from None
+    return f"ok    sealing key: {reference}"

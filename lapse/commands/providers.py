@@ -1,0 +1,82 @@
+"""`lapse providers`: what can be verified, and every call that may be made for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lapse.commands.setup import Setup
+from lapse.exits import Exit, Stop
+from lapse.output.console import out, raw, say, table
+from verifier.spec import Probe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from verifier.catalogue import Catalogue
+    from verifier.spec import Kind
+
+
+def run(config: Path | None, coverage: str | None, *, calls: bool, json: bool) -> Exit:
+    """Print the catalogue, the manifest of calls, or a scanner's coverage."""
+    catalogue = Setup.of(config).catalogue
+    if calls:
+        _calls(catalogue, json=json)
+    elif coverage is not None:
+        _coverage(catalogue, coverage)
+    elif json:
+        raw(msgspec.json.encode([_plain(k) for k in catalogue]))
+    else:
+        rows = ((k.id, k.vendor, k.category, _probe(k), k.title) for k in catalogue)
+        table(("KIND", "VENDOR", "CATEGORY", "PROBE", "WHAT"), rows)
+        able = sum(k.probe != "none" for k in catalogue)
+        say(f"{len(catalogue)} kinds of key of {len({k.vendor for k in catalogue})} vendors, {able} verified")
+    return Exit.OK
+
+
+def _probe(kind: Kind) -> str:
+    if isinstance(kind.probe, Probe):
+        return f"{kind.probe.method} {kind.probe.path.partition('?')[0]}"
+    return "none" if kind.probe == "none" else "code"
+
+
+def _plain(kind: Kind) -> dict[str, object]:
+    return {
+        "id": kind.id,
+        "vendor": kind.vendor,
+        "title": kind.title,
+        "category": kind.category,
+        "docs": kind.docs,
+        "parts": kind.parts,
+        "probe": _probe(kind),
+        "reason": kind.reason,
+        "rules": [{"verdict": r.verdict, "confidence": r.confidence, "note": r.note} for r in kind.rule],
+    }
+
+
+def _calls(catalogue: Catalogue, *, json: bool) -> None:
+    calls = sorted(catalogue.manifest(), key=lambda c: (c.kind, c.host, c.path))
+    if json:
+        raw(msgspec.json.encode(calls))
+        return
+    rows = ((c.kind, c.method, f"{c.scheme}://{c.host}{c.path}", c.reads) for c in calls)
+    table(("KIND", "METHOD", "CALL", "WHY IT ONLY READS"), rows)
+
+
+def _coverage(catalogue: Catalogue, scanner: str) -> None:
+    from verifier.classify import Aliases  # noqa: PLC0415  # a large table
+
+    aliases = Aliases()
+    rules = {rule: alias for rule in aliases.tables.get(scanner, ()) if (alias := aliases.get(scanner, rule))}
+    if not rules:
+        known = ", ".join(sorted(aliases.tables))
+        raise Stop(f"no rules of a scanner called {scanner} are known; known: {known}", Exit.USAGE)
+    able = {k.id for k in catalogue if k.probe != "none"}
+    ours = sum(bool(able.intersection(alias.kinds)) for alias in rules.values())
+    said = aliases.coverage(scanner)
+    out(
+        f"{scanner}: {ours} of {len(rules)} rules name a kind of key that is verified ({100 * ours / len(rules):.1f} %)"
+    )
+    for says, number in sorted(said.items()):
+        out(f"{number:>6}  {says}")

@@ -1,0 +1,134 @@
+"""What every command begins with: config, catalogue, ledger, door, terms."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from lapse.config import Config, cache_dir, load
+from lapse.exits import Exit, Stop
+from verifier.catalogue import Catalogue, load_catalogue
+from verifier.confirm import Patience
+from verifier.egress import Settings
+from verifier.scope import Mode, Scope
+from verifier.specfile import SpecError
+from verifier.verify import Terms
+
+if TYPE_CHECKING:
+    from lapse.ledger import Ledger, Schedule
+    from verifier.spec import Limits
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The configuration and what it describes, made when first asked for."""
+
+    config: Config
+
+    @classmethod
+    def of(cls, path: Path | None) -> Setup:
+        """Read the configuration; every mistake is a `Stop`."""
+        return cls(load(path))
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """All providers, with the config's own and its limits."""
+        c = self.config.catalogue
+        for module in c.modules:
+            try:
+                import_module(module)
+            except ImportError as e:
+                raise Stop(f"catalogue.modules: cannot import {module}: {e}", Exit.USAGE) from None
+        folders = [Path(f).expanduser() for f in c.folders]
+        for folder in folders:
+            if not folder.is_dir():
+                raise Stop(f"catalogue.folders: {folder} is no folder", Exit.USAGE)
+        try:
+            found = load_catalogue(folders, c.modules, cache_dir())
+        except SpecError as e:
+            raise Stop(str(e), Exit.USAGE) from None
+        self._known(found)
+        return Catalogue(replace(k, limits=self._limits(k.id, k.vendor, k.limits)) for k in found)
+
+    def _known(self, found: Catalogue) -> None:
+        from difflib import get_close_matches  # noqa: PLC0415  # only where something may be wrong
+
+        names = {k.id for k in found} | {k.vendor for k in found}
+        for name in self.config.providers:
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                hint = f"; did you mean `{near[0]}`?" if near else "; `lapse providers` lists them"
+                raise Stop(f"providers.{name}: no provider has this id{hint}", Exit.USAGE)
+
+    def _limits(self, kind: str, vendor: str, limits: Limits) -> Limits:
+        for name in (vendor, kind):
+            if o := self.config.providers.get(name):
+                limits = replace(
+                    limits,
+                    rate=o.rate or limits.rate,
+                    burst=o.burst or limits.burst,
+                    concurrency=o.concurrency or limits.concurrency,
+                )
+        return limits
+
+    @cached_property
+    def base_urls(self) -> dict[str, str]:
+        """The config's `base_url` by kind id; a vendor's counts for all its kinds."""
+        found: dict[str, str] = {}
+        for kind in self.catalogue:
+            for name in (kind.id, kind.vendor):
+                o = self.config.providers.get(name)
+                if o and o.base_url:
+                    found[kind.id] = o.base_url.rstrip("/")
+                    break
+        return found
+
+    def settings(self) -> Settings:
+        """Return the door's settings."""
+        e, v = self.config.egress, self.config.verify
+        return Settings(
+            allow_private=tuple(ipaddress.ip_network(n) for n in e.allow_private),
+            proxy=e.proxy or None,
+            no_proxy=e.no_proxy or None,
+            ca_bundle=str(Path(e.ca_bundle).expanduser()) if e.ca_bundle else None,
+            deadline=v.timeout.seconds,
+            retries=v.retries,
+            budget=v.retry_budget.seconds,
+            contact=e.contact,
+        )
+
+    def terms(self, *, wait: bool | None = None) -> Terms:
+        """Return what a run must respect. `wait` overrides the config."""
+        c = self.config
+        scope = Scope(
+            frozenset(c.scope.accounts),
+            frozenset(c.scope.organisations),
+            frozenset(c.scope.domains),
+            frozenset(c.scope.hosts),
+            Mode(c.scope.mode),
+        )
+        patience = Patience(
+            c.verify.confirm_after.seconds, c.brake.many, c.brake.share, c.brake.few, c.brake.apart.delta
+        )
+        stay = c.verify.wait if wait is None else wait
+        return Terms(scope, patience, self.base_urls, frozenset(c.canaries.aws_accounts), stay)
+
+    def _schedule(self) -> Schedule:
+        from lapse.ledger import Schedule  # noqa: PLC0415  # SQLAlchemy is slow to import
+
+        return Schedule(confirm_after=self.config.verify.confirm_after.delta)
+
+    def ledger(self) -> Ledger:
+        """Open (or make) the ledger."""
+        from lapse.ledger import LedgerError, open_ledger  # noqa: PLC0415  # SQLAlchemy is slow to import
+
+        try:
+            return open_ledger(self.config.ledger_url, self.config.ledger.key or None, self._schedule())
+        except LedgerError as e:
+            raise Stop(str(e)) from None
