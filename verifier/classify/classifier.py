@@ -170,7 +170,7 @@ class Classifier:
                 candidates = candidates if kind == GENERIC else ()
             self._companions(claim, kind, parts)
         if kind in _AWS:
-            kind = _aws(parts)
+            kind = _aws(kind, parts)
         return _finding(claim, kind, parts, candidates)
 
     def _choose(self, text: str, alias: Alias, *, forced: bool) -> _Choice:
@@ -212,11 +212,10 @@ class Classifier:
         if len(fitting) == 1 or (fitting and alias.says is Says.KIND):
             kind, part = fitting[0]
             # of two shapes alike (a UUID as id or as secret) only the rule knows which it caught
-            shapes = {s.part for s in self.index.shapes(kind) if s.context == "rule"}
-            said = _direct(alias.captures)
-            return _Choice(
-                KindID(kind), said if said in shapes and part in shapes and alias.captures == said else part, text
-            )
+            said = alias.captures
+            if said != part and said in PARTS and self.index.could_be(kind, said, text):
+                part = said
+            return _Choice(KindID(kind), part, text)
         if fitting:
             return _Choice(GENERIC, _direct(alias.captures), text, _ids(k for k, _ in fitting))
         if alias.says is Says.KIND and (forced or len({h.kind for h in hits}) != 1):
@@ -276,13 +275,15 @@ class Classifier:
 
     def _compound(self, text: str, alias: Alias, *, forced: bool) -> split.Split | None:
         """Take a connection string, a credential file or a private key apart; `None` for a bare token."""
-        if "-----BEGIN" in text:
-            return self._pem(text, alias)
         if text[:1] == "{":
             found = split.json_file(text)
             return found if found is None or not forced or found.kind in alias.kinds else None
-        if "://" in text and not self.index.alone(text):
-            return self._uri(text, alias, forced=forced)
+        if "-----BEGIN" in text:
+            return self._pem(text, alias)
+        if "://" in text:
+            found = None if self.index.alone(text) else self._uri(text, alias, forced=forced)
+            if found is not None:
+                return found
         if ";" in text and "=" in text:
             found = split.fields(text)
             if found is not None and found.kind == GENERIC and alias.says is Says.KIND:
@@ -362,16 +363,26 @@ class Classifier:
     def _part(self, scanner: str, name: str, kind: KindID, text: str, parts: Mapping[str, Secret]) -> str:
         if name in PARTS:
             return self._called(name, kind, parts)
-        by_shape = self.index.part(kind, text)
+        mine = own(name)
+        if mine in self._allowed.get(kind, ()) and mine not in parts:
+            return mine
+        by_shape = self._shape_part(kind, text)
         if by_shape is not None and by_shape not in parts:
             return by_shape
         known = part_of(name)
         if known is not None:
             return self._called(known, kind, parts)
         alias = self.aliases.get(scanner, name)
-        if alias is not None and kind in alias.kinds:
-            return self._called(_direct(alias.captures), kind, parts)
-        return own(name)
+        if alias is not None and kind in alias.kinds and alias.captures in PARTS:
+            return self._called(alias.captures, kind, parts)
+        return mine
+
+    def _shape_part(self, kind: KindID, text: str) -> str | None:
+        """Return the part of `kind` that `text` looks like; the two kinds of AWS key share their shapes."""
+        part = self.index.part(kind, text)
+        if part is None and kind in _AWS:
+            part = self.index.part("aws_asia" if kind == "aws_akia" else "aws_akia", text)
+        return part
 
     def _called(self, part: str, kind: KindID, parts: Mapping[str, Secret]) -> str:
         """Return the name under which `kind` keeps `part`: secret and password, id and username trade places."""
@@ -430,11 +441,12 @@ def _wraps(text: str) -> bool:
     return " " in text or '"' in text or "'" in text or "\n" in text or "=" in text[:-2]
 
 
-def _aws(parts: Mapping[str, Secret]) -> KindID:
+def _aws(kind: KindID, parts: Mapping[str, Secret]) -> KindID:
     """Return the AWS kind that the id or, without one, a session token tells."""
     key = parts.get("id")
-    temporary = key.reveal().startswith("ASIA") if key is not None else "token" in parts
-    return KindID("aws_asia" if temporary else "aws_akia")
+    if key is not None:
+        return KindID("aws_asia" if key.reveal().startswith("ASIA") else "aws_akia")
+    return KindID("aws_asia") if "token" in parts else kind
 
 
 def _ids(kinds: Iterable[str]) -> tuple[KindID, ...]:

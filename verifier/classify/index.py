@@ -89,6 +89,10 @@ class ShapeIndex:
                 return lazy.shape.part
         return None
 
+    def could_be(self, kind: str, part: str, value: str) -> bool:
+        """Say whether `value` has a shape of that very part of `kind`."""
+        return any(t.shape.part == part and t.match(value) for t in self._kinds.get(kind, ()))
+
     def begins(self, text: str, kinds: Iterable[str] | None = None) -> set[str]:
         """Return the kinds with the longest distinctive prefix (3 characters or more) that begins `text`."""
         best = 2

@@ -10,6 +10,7 @@ PARTS = frozenset(
 """Part names that stand everywhere (design §2)."""
 
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _SAME = {
     "secret": "secret key apikey apitoken accesstoken bearertoken authtoken personalaccesstoken pat value raw"
@@ -40,4 +41,4 @@ def part_of(name: str) -> str | None:
 
 def own(name: str) -> str:
     """Return a scanner's name in the form of a part name, `extra` when nothing is left of it."""
-    return _SQUEEZE.sub("_", name.lower()).strip("_")[:40] or "extra"
+    return _SQUEEZE.sub("_", _HUMP.sub("_", name).lower()).strip("_")[:40] or "extra"
