@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping  # noqa: TC003  # msgspec reads annotations at run time
+from collections.abc import Mapping  # msgspec reads annotations at run time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -59,9 +59,6 @@ class Terms(Struct, frozen=True):
 
 
 Event: TypeAlias = Judged | Alarm
-Fresh: TypeAlias = "list[tuple[Due, datetime]]"
-"""Deads of this run that want a second look, with the time of the first."""
-
 BATCH = 500
 """Most events in one yield: what the caller commits in one transaction."""
 
@@ -96,6 +93,15 @@ async def verify(
             await work
 
 
+class _Fresh(NamedTuple):
+    """A Dead that is not confirmed: seen dead `since`, and `at` in this run."""
+
+    item: Due
+    dead: Dead
+    since: datetime
+    at: datetime
+
+
 class _Run:
     def __init__(self, catalogue: Catalogue, door: Door, terms: Terms, clock: Callable[[], datetime]) -> None:
         self.catalogue, self.door, self.terms, self.clock = catalogue, door, terms, clock
@@ -114,61 +120,68 @@ class _Run:
                 group.create_task(self._vendor(vendor, kinds))
 
     async def _vendor(self, vendor: str, kinds: Mapping[str, Iterable[Due]]) -> None:
-        fresh: Fresh = []
+        fresh: list[_Fresh] = []
         async with asyncio.TaskGroup() as group:
             for kind, items in kinds.items():
                 group.create_task(self._first_looks(vendor, kind, items, fresh))
         self._brake(vendor)
-        if self.terms.wait and not self.doubter.braked(vendor):
-            await self._second_looks(vendor, fresh)
+        await self._settle(vendor, fresh)
 
-    async def _first_looks(self, vendor: str, kind: str, items: Iterable[Due], fresh: Fresh) -> None:
+    async def _first_looks(self, vendor: str, kind: str, items: Iterable[Due], fresh: list[_Fresh]) -> None:
         spec = self.catalogue.get(kind)
         feed = iter(items)
         async with asyncio.TaskGroup() as group:
             for _ in range(spec.limits.concurrency if spec else CONCURRENCY):
                 group.create_task(self._worker(vendor, feed, fresh))
 
-    async def _worker(self, vendor: str, feed: Iterator[Due], fresh: Fresh) -> None:
+    async def _worker(self, vendor: str, feed: Iterator[Due], fresh: list[_Fresh]) -> None:
         for item in feed:
             verdict = await self._look(item)
             now = self.clock()
             self.doubter.note(vendor, item, verdict, now)
             if isinstance(verdict, Dead):
-                since = item.dead_since or now
-                verdict = self._confirm(vendor, item, verdict, since, now)
-                if not verdict.confirmed and self._wait(item) <= self.terms.patience.confirm_after:
-                    fresh.append((item, since))
+                if isinstance(item.last, Dead) and item.last.confirmed:
+                    verdict = replace(verdict, confirmed=True)
+                else:
+                    fresh.append(_Fresh(item, verdict, item.dead_since or now, now))
             self._tell(item, verdict, now)
 
-    async def _second_looks(self, vendor: str, fresh: Fresh) -> None:
-        """Look again at every fresh Dead, in the order they died, not before its time has come."""
+    async def _settle(self, vendor: str, fresh: list[_Fresh]) -> None:
+        """Confirm, now that every first look at this vendor is known, what an earlier run saw dead as well.
+
+        Then look again at every other fresh Dead, in the order they died, not before its time has come.
+        """
+        again: list[_Fresh] = []
+        for f in fresh:
+            match self.doubter.standing(vendor, f.dead.evidence, f.since, f.at, self._wait(f.item)):
+                case Standing.CONFIRMED:
+                    self._tell(f.item, replace(f.dead, confirmed=True), f.at)
+                case Standing.TOO_SOON if self._wait(f.item) <= self.terms.patience.confirm_after:
+                    again.append(f)
+                case _:
+                    pass
+        if not self.terms.wait or self.doubter.braked(vendor):
+            return
         limit = asyncio.Semaphore(CONCURRENCY)
-
-        async def again(item: Due, since: datetime) -> None:
-            async with limit:
-                verdict = await self._look(item)
-            now = self.clock()
-            self.doubter.note(vendor, item, verdict, now)
-            if isinstance(verdict, Dead):
-                verdict = self._confirm(vendor, item, verdict, since, now)
-            self._tell(item, verdict, now)
-
         async with asyncio.TaskGroup() as group:
-            for item, since in fresh:
-                left = since + timedelta(seconds=self._wait(item)) - self.clock()
+            for f in again:
+                left = f.since + timedelta(seconds=self._wait(f.item)) - self.clock()
                 await asyncio.sleep(max(0.0, left.total_seconds()))
-                group.create_task(again(item, since))
+                group.create_task(self._second_look(vendor, f, limit))
+
+    async def _second_look(self, vendor: str, f: _Fresh, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            verdict = await self._look(f.item)
+        now = self.clock()
+        self.doubter.note(vendor, f.item, verdict, now)
+        if isinstance(verdict, Dead):
+            standing = self.doubter.standing(vendor, verdict.evidence, f.since, now, self._wait(f.item))
+            verdict = replace(verdict, confirmed=standing is Standing.CONFIRMED)
+        self._tell(f.item, verdict, now)
 
     def _wait(self, item: Due) -> float:
         kind = self.catalogue.get(item.credential.provider)
         return max(self.terms.patience.confirm_after, (kind and kind.confirm_after) or 0.0)
-
-    def _confirm(self, vendor: str, item: Due, dead: Dead, since: datetime, now: datetime) -> Dead:
-        if isinstance(item.last, Dead) and item.last.confirmed:
-            return replace(dead, confirmed=True)
-        standing = self.doubter.standing(vendor, dead.evidence, since, now, self._wait(item))
-        return replace(dead, confirmed=standing is Standing.CONFIRMED)
 
     async def _look(self, item: Due) -> Verdict:
         """Return a verdict, without a call where none is needed or allowed."""

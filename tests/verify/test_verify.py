@@ -1,0 +1,196 @@
+"""A whole run: one call a key, second looks, outages, stripped headers, kills."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+from world import CATALOGUE, NOW, Weather, World, confirmed, due, key, lives, run
+
+from verifier.confirm import Patience
+from verifier.exchange import Reply, Request, Trouble
+from verifier.model import Arrival, Credential, CredentialID, Dead, Doubt, Evidence, KindID, Live, Undecided
+from verifier.ports import Due, Judged
+from verifier.scope import Mode, Ownership, Scope
+from verifier.secret import Secret
+from verifier.verify import Terms, verify
+
+QUICK = Terms(patience=Patience(confirm_after=0.05))
+EVIDENCE = Evidence("GET /", 200, "", "", "acme@0", NOW, "h", arrival=Arrival.PROVEN)
+YESTERDAY = NOW - timedelta(days=1)
+
+
+def was_live(n: int) -> Due:
+    return due(n, Live(EVIDENCE), last_live=YESTERDAY)
+
+
+async def test_live_keys_are_asked_once_and_dead_ones_twice() -> None:
+    world = World(live={key(1), key(2)})
+    said, alarms = await run(world, [due(n) for n in range(5)], QUICK)
+    assert set(lives(said)) == {due(1).credential.id, due(2).credential.id}
+    assert len(confirmed(said)) == 3
+    assert world.calls == {key(0): 2, key(1): 1, key(2): 1, key(3): 2, key(4): 2}
+    assert alarms == []
+    first, second = said[due(0).credential.id]
+    assert isinstance(first, Dead)
+    assert not first.confirmed
+    assert isinstance(second, Dead)
+    assert second.confirmed
+
+
+async def test_without_waiting_nothing_new_is_confirmed() -> None:
+    world = World()
+    said, _ = await run(world, [due(n) for n in range(5)], replace(QUICK, wait=False))
+    assert confirmed(said) == []
+    assert all(n == 1 for n in world.calls.values())
+
+
+async def test_a_dead_of_an_earlier_run_is_confirmed_by_one_call() -> None:
+    world = World()
+    earlier = due(1, Dead(EVIDENCE), dead_since=NOW - timedelta(hours=1))
+    said, _ = await run(world, [earlier], replace(QUICK, wait=False))
+    assert len(confirmed(said)) == 1
+    assert world.calls[key(1)] == 1
+
+
+async def test_an_outage_confirms_none_of_thirty_and_raises_the_alarm() -> None:
+    world = World(live={key(n) for n in range(30)})
+    world.weather = Weather.OUTAGE
+    said, alarms = await run(world, [was_live(n) for n in range(30)], QUICK)
+    assert len(said) == 30
+    assert confirmed(said) == []
+    assert [a.keys for a in alarms] == [30]
+    assert "outage" in alarms[0].text
+
+
+async def test_the_same_answer_hours_later_is_believed() -> None:
+    world = World()
+    long_dead = [due(n, Dead(EVIDENCE), last_live=YESTERDAY, dead_since=NOW - timedelta(hours=7)) for n in range(30)]
+    said, alarms = await run(world, long_dead, QUICK)
+    assert len(confirmed(said)) == 30
+    assert alarms == []
+
+
+async def test_an_outage_that_lasts_into_the_next_run_still_confirms_none() -> None:
+    world = World()
+    world.weather = Weather.OUTAGE
+    again = [due(n, Dead(EVIDENCE), last_live=YESTERDAY, dead_since=NOW - timedelta(hours=2)) for n in range(30)]
+    said, alarms = await run(world, again, QUICK)
+    assert confirmed(said) == []
+    assert len(alarms) == 1
+
+
+@pytest.mark.parametrize(
+    ("weather", "why"),
+    [(Weather.STRIPPED, Doubt.INCOMPLETE), (Weather.PORTAL, Doubt.BLOCKED), (Weather.DOWN, Doubt.UNREACHABLE)],
+)
+async def test_bad_weather_kills_nobody(weather: Weather, why: Doubt) -> None:
+    world = World(live={key(n) for n in range(10)})
+    world.weather = weather
+    said, _ = await run(world, [was_live(n) for n in range(10)], QUICK)
+    for verdicts in said.values():
+        assert [v.why for v in verdicts if isinstance(v, Undecided)] == [why]
+
+
+async def test_a_second_look_that_finds_the_key_alive_withdraws_the_death() -> None:
+    world = World()
+    terms = Terms(patience=Patience(confirm_after=0.1))
+    found: list[object] = []
+    async for batch in verify({"acme": [due(1)]}, CATALOGUE, world, terms):
+        for event in batch:
+            assert isinstance(event, Judged)
+            found.append(type(event.verdict))
+            world.live.add(key(1))
+    assert found == [Dead, Live]
+
+
+async def test_a_revived_key_is_an_alarm() -> None:
+    world = World(live={key(1)})
+    last = Dead(EVIDENCE, confirmed=True)
+    said, alarms = await run(world, [due(1, last, dead_since=YESTERDAY)], QUICK)
+    assert list(lives(said))
+    assert "works again" in alarms[0].text
+
+
+async def test_what_was_confirmed_stays_confirmed() -> None:
+    world = World()
+    said, _ = await run(world, [due(1, Dead(EVIDENCE, confirmed=True), dead_since=YESTERDAY)], QUICK)
+    assert len(confirmed(said)) == 1
+    assert world.calls[key(1)] == 1
+
+
+async def test_a_known_foreign_key_makes_no_call_in_mode_ours() -> None:
+    scope = Scope(hosts=frozenset({"ours.test"}), mode=Mode.OURS)
+    held = due(1)
+    parts = {**held.credential.parts, "host": Secret("theirs.test")}
+    foreign = replace(held, credential=replace(held.credential, parts=parts))
+    world = World(live={key(1)})
+    said, _ = await run(world, [foreign], replace(QUICK, scope=scope))
+    (verdict,) = said[held.credential.id]
+    assert isinstance(verdict, Undecided)
+    assert verdict.why is Doubt.REFUSED
+    assert not world.calls
+
+
+async def test_an_unknown_kind_is_unsupported_and_makes_no_call() -> None:
+    world = World()
+    credential = Credential(CredentialID("x-1"), KindID("nobody"), {"secret": Secret("hello-there-key")})
+    events = [e async for batch in verify({"nobody": [Due(credential)]}, CATALOGUE, world, QUICK) for e in batch]
+    (judged,) = events
+    assert isinstance(judged, Judged)
+    assert isinstance(judged.verdict, Undecided)
+    assert judged.verdict.why is Doubt.UNSUPPORTED
+    assert not world.calls
+
+
+async def test_ownership_follows_the_providers_word() -> None:
+    world = World(live={key(1)})
+    terms = replace(QUICK, scope=Scope(organisations=frozenset({"ours"}), domains=frozenset({"acme.test"})))
+    events = [e async for batch in verify({"acme": [due(1)]}, CATALOGUE, world, terms) for e in batch]
+    (judged,) = events
+    assert isinstance(judged, Judged)
+    assert judged.ownership is Ownership.UNKNOWN
+
+
+async def test_two_candidates_of_one_id_are_never_asked_at_once() -> None:
+    class Slow(World):
+        async def send(self, request: Request) -> Reply | Trouble:
+            self.under_way["all"] += 1
+            self.most_at_once = max(self.most_at_once, self.under_way["all"])
+            await asyncio.sleep(0.01)
+            self.under_way["all"] -= 1
+            return await super().send(request)
+
+    items = []
+    for n in range(4):
+        one = due(n)
+        parts = {**one.credential.parts, "id": Secret("AKID")}
+        items.append(replace(one, credential=replace(one.credential, parts=parts)))
+    world = Slow(live={key(n) for n in range(4)})
+    await run(world, items, QUICK)
+    assert world.most_at_once == 1
+    free = Slow(live={key(n) for n in range(4)})
+    await run(free, [due(n) for n in range(4)], QUICK)
+    assert free.most_at_once > 1
+
+
+async def test_closing_the_iterator_stops_the_run() -> None:
+    world = World(live={key(n) for n in range(1000)})
+    stream = verify({"acme": (due(n) for n in range(1000))}, CATALOGUE, world, QUICK)
+    async for _ in stream:
+        break
+    await stream.aclose()
+    asked = sum(world.calls.values())
+    await asyncio.sleep(0.02)
+    assert sum(world.calls.values()) == asked
+
+
+async def test_a_defect_in_a_provider_is_not_swallowed() -> None:
+    class Broken(World):
+        async def send(self, request: Request) -> Reply | Trouble:
+            raise ZeroDivisionError(request.shown)
+
+    with pytest.raises(ExceptionGroup):
+        await run(Broken(), [due(1)], QUICK)
