@@ -136,7 +136,8 @@ def test_docker_files() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{", "{}", '{"auths":{"a":1}}', '{"auths":{"a":{}}}', '{"auths":{}}', "{" * 2000, '{"auths":{"a":{"auth":"!"}}}',
+        "{", "{}", '{"auths":{"a":1}}', '{"auths":{"a":{}}}', '{"auths":{}}', "{" * 2000,
+        '{"auths":{"a":{"auth":"!"}}}',
         '{"type":"service_account"',
     ],
 )  # fmt: skip

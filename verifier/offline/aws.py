@@ -9,7 +9,7 @@ from verifier.shapes import rows
 
 _KEY_ID = re.compile(r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}")
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_OLD = "Q"
+_TOP = 1 << 4
 _BITS = 5
 _DIGITS = 12
 
@@ -18,9 +18,9 @@ def account_id(key_id: str) -> str | None:
     """Return the 12-digit account of an access key id, `None` where it cannot be told.
 
     The sixteen characters after the prefix are base 32; of the first 48 bits, the 40 after the top one are the
-    account. Key ids of before 2019 (fifth character before `Q`) hold no account.
+    account. Key ids of before 2019 lack the top bit and hold no account.
     """
-    if not _KEY_ID.fullmatch(key_id) or key_id[4] < _OLD:
+    if not _KEY_ID.fullmatch(key_id) or _BASE32.index(key_id[4]) < _TOP:
         return None
     number = 0
     for char in key_id[4:14]:
