@@ -1,0 +1,225 @@
+"""What issuers, stores, consumers and session killers are: one file each in the folder of its family.
+
+Every one is built from a `Settings` table of the playbook and an `Access` (references to admin credentials, resolved
+by the caller). None keeps state: everything it must remember goes through outputs. Trouble with a provider is a
+`ProviderError` with a sentence for people; a broken promise of ours is any other exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct
+
+from verifier.model import Credential, Parts
+
+if TYPE_CHECKING:
+    from rotators.step import Outcome
+    from verifier.secret import Secret
+
+Settings: TypeAlias = Mapping[str, str]
+"""A slot's own settings from the playbook, already filled in (no `{…}` left)."""
+
+
+class Trouble(StrEnum):
+    """What a caller can do about a provider's trouble."""
+
+    DENIED = "denied"
+    """Our admin credential lacks a right or has expired: a person must act."""
+    FULL = "full"
+    """No room for another key."""
+    GONE = "gone"
+    """What should be there is not: somebody else was here."""
+    CONFLICT = "conflict"
+    """Somebody changed it between our read and our write (compare-and-set lost)."""
+    LATER = "later"
+    """Throttled, unreachable, not consistent yet: ask again."""
+    REFUSED = "refused"
+    """The request is wrong for this key; asking again will not help."""
+
+
+class ProviderError(Exception):
+    """A provider said no. The text is one sentence without secrets; `trouble` says what can be done about it."""
+
+    def __init__(self, trouble: Trouble, message: str, retry_after: timedelta | None = None) -> None:
+        """Take the kind of trouble and the sentence."""
+        super().__init__(message)
+        self.trouble = trouble
+        self.retry_after = retry_after
+
+
+class State(StrEnum):
+    """What the issuer says of one key."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    GONE = "gone"
+
+
+class Style(StrEnum):
+    """`displace`: two keys can live at once. `replace`: setting the new one kills the old. `revoke`: no successor."""
+
+    DISPLACE = "displace"
+    REPLACE = "replace"
+    REVOKE = "revoke"
+
+
+class KeyRef(Struct, frozen=True):
+    """One key at its issuer: `id` is the issuer's own (access key id, keyId, accessor, user name), `owner` whose it is.
+
+    `created` and `last_used` as far as the issuer tells; `used` is `None` when it cannot tell.
+    """
+
+    id: str
+    owner: str
+    state: State = State.ACTIVE
+    created: datetime | None = None
+    last_used: datetime | None = None
+    never_used: bool | None = None
+    label: str = ""
+
+
+class Minted(Struct, frozen=True):
+    """A new key: its reference and its parts (with the secret). Lives in memory only, until it is stored."""
+
+    ref: KeyRef
+    parts: Parts
+
+
+class Fact(Struct, frozen=True):
+    """One line of evidence: who owns it, what it may do, what it did. `about` is a short label. No secrets."""
+
+    about: str
+    text: str
+
+
+@runtime_checkable
+class Issuer(Protocol):
+    """Whoever makes and kills keys of some kinds.
+
+    `permissions` maps action names (`locate mint disable enable retire evidence`) to the rights they need, for the
+    plan.
+    `reversible` tells whether `disable`/`enable` exist; `propagation` how long the provider may take to be consistent.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    style: Style
+    reversible: bool
+    propagation: timedelta
+    permissions: Mapping[str, tuple[str, ...]]
+    also_dies: str
+    """What else dies with the key, and whether its owner is told: one sentence for the plan, may be empty."""
+
+    def preflight(self) -> Sequence[Fact]:
+        """Check rights and room before anything changes; a missing right is `ProviderError(DENIED)`."""
+        ...
+
+    def locate(self, old: Credential) -> KeyRef:
+        """Find exactly this credential at the issuer; `ProviderError(GONE)` when it is not there, never a guess."""
+        ...
+
+    def siblings(self, ref: KeyRef) -> Sequence[KeyRef]:
+        """List every key of the same owner, this one included: the snapshot before a mint."""
+        ...
+
+    def mint(self, ref: KeyRef, marker: str) -> Minted:
+        """Make a new key for the same owner, marked where the provider has room for a mark."""
+        ...
+
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
+        """List keys that an interrupted mint of ours left: ours by marker, or not in `before`, made since, never used.
+
+        A key that may be a colleague's is never listed.
+        """
+        ...
+
+    def disable(self, ref: KeyRef) -> None:
+        """Make the key refuse, reversibly. Repeating is harmless."""
+        ...
+
+    def enable(self, ref: KeyRef) -> None:
+        """Take `disable` back. Repeating is harmless."""
+        ...
+
+    def retire(self, ref: KeyRef) -> None:
+        """Delete exactly this key for good. One that is gone already is no error."""
+        ...
+
+    def state(self, ref: KeyRef) -> State:
+        """Return what the issuer says of it now."""
+        ...
+
+    def evidence(self, ref: KeyRef, since: datetime | None) -> Sequence[Fact]:
+        """Say whose it is, what it may do, when it was last used, what it did since the leak, what it could read."""
+        ...
+
+
+class Stored(Struct, frozen=True):
+    """Where a value lies now: `version` is the store's own; `run` the marker stored with it, empty when none."""
+
+    version: str
+    run: str = ""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where the new secret is kept. `put` compares and sets: it writes only over `expected`."""
+
+    name: str
+    permissions: Mapping[str, tuple[str, ...]]
+
+    def current(self) -> Stored | None:
+        """Return the version that lies there now and which run wrote it, `None` when there is none."""
+        ...
+
+    def put(self, fields: Mapping[str, Secret], expected: Stored | None, run: str) -> Stored:
+        """Write the fields with the run's marker if what lies there is still `expected`.
+
+        Else `ProviderError(CONFLICT)`.
+        """
+        ...
+
+    def fetch(self, version: str | None = None) -> Mapping[str, Secret]:
+        """Read the fields back, the newest version by default."""
+        ...
+
+    def restore(self, version: str | None, run: str) -> Stored:
+        """Bring back a former version (None: nothing was there) as the newest, if `run` wrote the newest one."""
+        ...
+
+
+@runtime_checkable
+class Consumer(Protocol):
+    """Whoever uses the secret and must be given the new one."""
+
+    name: str
+    permissions: Mapping[str, tuple[str, ...]]
+
+    def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
+        """Hand over the new value; repeating is harmless."""
+        ...
+
+    def pushed(self, run: str) -> bool | None:
+        """Tell whether this run's value is in place; `None` when the consumer cannot tell."""
+        ...
+
+
+@runtime_checkable
+class SessionKiller(Protocol):
+    """Ends what the leaked key opened and what outlives it."""
+
+    name: str
+    permissions: Mapping[str, tuple[str, ...]]
+    reversible: bool
+
+    def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
+        """End sessions made before `moment`; `Done.output["possible_until"]` when some may live on."""
+        ...
+
+    def undo(self, old: Credential, ref: KeyRef) -> Outcome:
+        """Take it back where that is possible (a deny policy); `Failed` otherwise."""
+        ...
