@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Running: TypeAlias = AbstractContextManager["Server"]
 BAO_TOKEN = "root-of-the-test"
 _PATIENCE = 30.0
+_MINISTACK = (1, 5)
 _SYSTEM_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/sbin", "/usr/local/sbin")
 
 
@@ -165,6 +167,10 @@ def openbao(folder: Path) -> Iterator[Server]:
 @contextlib.contextmanager
 def ministack(folder: Path) -> Iterator[Server]:
     """Run an AWS simulator that checks signatures; the root key is `test` / `test`."""
+    command = [_need("ministack")]
+    found = tuple(int(n) for n in version("ministack").split(".")[:2])
+    if found < _MINISTACK:
+        raise MissingError(f"ministack {found[0]}.{found[1]} checks no signatures, 1.5 does; it is not installed")
     port = free_port()
     env = {
         "AUTH": "true",
@@ -174,7 +180,7 @@ def ministack(folder: Path) -> Iterator[Server]:
         "HOME": str(folder),
     }
     admin = {"id": "test", "secret": "test"}
-    with _running([_need("ministack")], port, folder, lambda: _answers(f"http://127.0.0.1:{port}/"), env, admin) as s:
+    with _running(command, port, folder, lambda: _answers(f"http://127.0.0.1:{port}/"), env, admin) as s:
         yield s
 
 
