@@ -53,7 +53,7 @@ def repository(url: str) -> str | None:
 @lru_cache(maxsize=8192)
 def repository_of(link: str) -> str | None:
     """Return the repository that a link to a file at a commit belongs to (GitHub, GitLab, Bitbucket, Gitea, Azure)."""
-    for mark in ("/-/blob/", "/blob/", "/-/commit/", "/commit/", "/src/commit/", "/src/", "/raw/", "?"):
+    for mark in ("/-/blob/", "/blob/", "/-/commit/", "/src/commit/", "/src/", "/commit/", "/raw/", "?"):
         head, found, _ = link.partition(mark)
         if found:
             return repository(head)

@@ -131,9 +131,11 @@ class Plain:
         decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
         try:
             for block in blocks:
-                yield decoder.decode(block).encode("utf-8", "surrogatepass")
+                if text := decoder.decode(block):
+                    yield text.encode("utf-8", "surrogatepass")
             decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as error:
+            yield error.object[: error.start].decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
             self._hurt(f"its {encoding[:-3].upper()} text is damaged or ends too early here", _AGAIN)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from xml.parsers import expat  # declarations are refused below: nothing to expand
 
@@ -165,68 +166,77 @@ def csv_rows(source: Source, *required: str) -> Iterator[Row[dict[str, str]] | S
 
     A header that lacks a `required` column is the one `Skipped` of the text; a row that does not fit the header, one.
     """
-    header: list[str] | None = None
-    separator = ","
+    table = _Table()
     number = 0
-    for number, raw in _csv_records(source):
-        if raw is None:
-            yield _too_long(number)
-            continue
-        if not raw.strip():
-            continue
-        if header is None:
-            separator = max(",;\t", key=lambda mark: raw.count(mark.encode()))
-        try:
-            fields = next(csv.reader(raw.decode().splitlines(keepends=True), delimiter=separator, strict=True))
-        except (csv.Error, UnicodeDecodeError, StopIteration) as error:
-            yield bad(number, raw, error)
-            continue
-        if header is None:
-            header = fields
-            if lacking := [name for name in required if name not in header]:
+    for record in _csv_records(source, table):
+        if isinstance(record, Skipped):
+            number = record.row
+            yield record
+        elif not table.header:
+            number, table.header = record
+            if lacking := [name for name in required if name not in table.header]:
                 source.cut()
                 yield Skipped(number, lacking[0], "the header lacks this column", _UNCHANGED)
                 return
-        elif len(fields) != len(header):
-            reason = f"it has {len(fields)} columns where the header has {len(header)}"
-            yield Skipped(number, None, reason, "quote fields that hold a separator, a quote or a line break")
         else:
-            yield Row(number, dict(zip(header, fields, strict=True)))
+            number, fields = record
+            yield Row(number, dict(zip(table.header, fields, strict=True)))
     if source.damage:
         yield damaged(source.damage, number + 1)
 
 
-def _csv_records(source: Source) -> Iterator[tuple[int, bytes | None]]:
-    """Join lines until their quotes pair up. A quote that never closes spoils its own line; the rest is read anew."""
+class _Table:
+    """What is known of a CSV text: its separator and, once read, its header."""
+
+    def __init__(self) -> None:
+        self.separator = ""
+        self.header: list[str] = []
+
+    def split(self, row: int, raw: bytes) -> list[str] | Skipped:
+        if not self.separator:
+            self.separator = max(",;\t", key=lambda mark: raw.count(mark.encode()))
+        try:
+            # A carriage return alone is no line end here, or the reader would stop at it.
+            (fields,) = csv.reader((raw.decode().rstrip("\r\n"),), delimiter=self.separator, strict=True)
+        except (csv.Error, ValueError) as error:
+            return bad(row, raw, error)
+        if self.header and len(fields) != len(self.header):
+            reason = f"it has {len(fields)} columns where the header has {len(self.header)}"
+            return Skipped(row, None, reason, "quote fields that hold a separator, a quote or a line break")
+        return fields
+
+
+def _csv_records(source: Source, table: _Table) -> Iterator[tuple[int, list[str]] | Skipped]:
+    """Join lines until their quotes pair up. What makes no row then costs its first line; the rest is read anew."""
     held: list[tuple[int, bytes]] = []
     size = quotes = 0
-    for number, line in lines(source):
-        queue: list[tuple[int, bytes | None]] = [(number, line)]
-        while queue:
-            at, text = queue.pop(0)
-            if text is None:
-                yield at, None
+    queue: deque[tuple[int, bytes | None]] = deque()
+    fresh = lines(source)
+    while True:
+        number, text = queue.popleft() if queue else next(fresh, (0, None))
+        if text is not None:
+            if not held and not text.strip():
                 continue
-            held.append((at, text))
+            held.append((number, text))
             size += len(text)
             quotes += text.count(b'"')
-            if quotes % 2 == 0:
-                yield held[0][0], b"".join(piece for _, piece in held)
-            elif size > _MAX_CSV_ROW:
-                yield held[0]
-                queue = [*held[1:], *queue]
-            else:
+            if quotes % 2 and size <= _MAX_CSV_ROW:
                 continue
-            held, size, quotes = [], 0, 0
-    while held:
-        yield held[0]
-        again, held, quotes = held[1:], [], 0
-        for at, text in again:
-            held.append((at, text))
-            quotes += text.count(b'"')
-            if quotes % 2 == 0:
-                yield held[0][0], b"".join(piece for _, piece in held)
-                held, quotes = [], 0
+        elif not held:
+            if not number:
+                return
+            yield _too_long(number)
+            continue
+        elif number:  # a line too long to be held, within a quote
+            queue.appendleft((number, None))
+        first = held[0][0]
+        record = table.split(first, b"".join(piece for _, piece in held))
+        if isinstance(record, Skipped):
+            yield record
+            queue.extendleft(reversed(held[1:]))
+        else:
+            yield first, record
+        held, size, quotes = [], 0, 0
 
 
 # ── XML ────────────────────────────────────────────────────────────────────────────────────────────────

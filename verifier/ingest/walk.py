@@ -26,6 +26,7 @@ _OUTSIDE = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)
 _INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^,\[\]{}":\s]*+')
 _OPENS = re.compile(rb"[\[{]++")
+_CLOSES = re.compile(rb"[\]}]++")
 _DEEP = 64
 
 _QUOTE, _COMMA, _COLON = b'",:'
@@ -187,6 +188,10 @@ class Walker:
                     at = run.end()
             else:
                 depth -= 1
+                if depth > _DEEP and (run := _CLOSES.match(buf, at)):
+                    closed = min(depth - 1, run.end() - at)
+                    depth -= closed
+                    at += closed
             if depth == 0:
                 raw = buf[self._pos : at] if keep and at - self._pos <= MAX_ROW else None
                 self._pos = at
@@ -211,3 +216,11 @@ def _text(raw: bytes | None) -> str:
         return json.decode(raw or b'""', type=str)
     except (MsgspecError, ValueError):
         return ""
+
+
+def first(head: bytes, *path: str) -> bytes:
+    """Return the first value at `path`, for sniffing: all of `head` when it ends within it, nothing if there is none."""
+    try:
+        return next((found.raw or b"" for found in Walker(iter((head,))).documents(path)), b"")
+    except Ended:
+        return head

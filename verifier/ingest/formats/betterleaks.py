@@ -19,6 +19,7 @@ from verifier.ingest.image import image
 from verifier.ingest.interface import Format, Likelihood
 from verifier.ingest.pieces import address, author, companions, in_image, moment, repository, repository_of, shown
 from verifier.ingest.stream import bad, claims, csv_rows, json_items, jsonl
+from verifier.ingest.walk import first
 from verifier.model import Claim, Claimed, Place, Skipped, SourceKind, Visibility
 
 if TYPE_CHECKING:
@@ -387,11 +388,13 @@ def _is(sure: object) -> Likelihood:
 
 def _sniff1(head: bytes) -> Likelihood:
     marks = (b'"Attributes"', b'"ValidationStatus"', b'"RequiredSets"', b'"CaptureGroups"')
-    return _is(head.lstrip()[:1] == b"[" and b'"RuleID"' in head and any(mark in head for mark in marks))
+    row = first(head, "*") if head.lstrip()[:1] == b"[" else b""
+    return _is(b'"RuleID"' in row and any(mark in row for mark in marks))
 
 
 def _sniff_c(head: bytes) -> Likelihood:
-    return _is(head.lstrip()[:1] == b"[" and b'"ruleID"' in head and b'"secret"' in head)
+    row = first(head, "*") if head.lstrip()[:1] == b"[" else b""
+    return _is(b'"ruleID"' in row and b'"secret"' in row)
 
 
 def _sniff_c_lines(head: bytes) -> Likelihood:

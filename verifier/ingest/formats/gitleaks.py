@@ -16,7 +16,8 @@ from msgspec import Struct
 from verifier.ingest import sarif
 from verifier.ingest.interface import Format, Likelihood, Row
 from verifier.ingest.pieces import address, author, in_image, moment, repository, repository_of, shown
-from verifier.ingest.stream import bad, claims, csv_rows, json_items, xml_texts
+from verifier.ingest.stream import bad, claims, csv_rows, json_items, jsonl, xml_texts
+from verifier.ingest.walk import first
 from verifier.model import Claim, Place, Skipped, SourceKind
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ def _parse_json(source: Source) -> Iterator[Claim | Skipped]:
     return claims(json_items(source, Found, "*"), _claim)
 
 
+def _parse_jsonl(source: Source) -> Iterator[Claim | Skipped]:
+    return claims(jsonl(source, Found), _claim)
+
+
 def _parse_json7(source: Source) -> Iterator[Claim | Skipped]:
     return claims(json_items(source, Found7, "*"), _claim7)
 
@@ -176,13 +181,21 @@ def _sniff_json(head: bytes) -> Likelihood:
     head = head.lstrip()
     if head.rstrip() in (b"[]", b"null"):
         return Likelihood.GENERIC
-    if head[:1] != b"[" or not (b'"RuleID"' in head and b'"Secret"' in head and b'"StartLine"' in head):
-        return Likelihood.NO
-    return Likelihood.NO if any(mark in head for mark in _BETTERLEAKS) else Likelihood.LIKELY
+    return Likelihood.LIKELY if head[:1] == b"[" and _is_found(first(head, "*")) else Likelihood.NO
+
+
+def _sniff_jsonl(head: bytes) -> Likelihood:
+    return Likelihood.LIKELY if head.lstrip()[:1] == b"{" and _is_found(first(head)) else Likelihood.NO
+
+
+def _is_found(row: bytes) -> bool:
+    fits = b'"RuleID"' in row and b'"Secret"' in row and b'"StartLine"' in row
+    return fits and not any(mark in row for mark in _BETTERLEAKS)
 
 
 def _sniff_json7(head: bytes) -> Likelihood:
-    fits = head.lstrip()[:1] == b"[" and b'"offender"' in head and b'"lineNumber"' in head
+    row = first(head, "*") if head.lstrip()[:1] == b"[" else b""
+    fits = b'"offender"' in row and b'"lineNumber"' in row
     return Likelihood.CERTAIN if fits else Likelihood.NO
 
 
@@ -203,6 +216,7 @@ def _sniff_junit(head: bytes) -> Likelihood:
 
 FORMATS = (
     Format("gitleaks-json", SCANNER, "gitleaks 8, --report-format json", _sniff_json, _parse_json),
+    Format("gitleaks-jsonl", SCANNER, "gitleaks 8, JSON taken apart into lines", _sniff_jsonl, _parse_jsonl),
     Format("gitleaks-json-v7", SCANNER, "gitleaks 7, JSON", _sniff_json7, _parse_json7),
     Format("gitleaks-csv", SCANNER, "gitleaks 8, --report-format csv", _sniff_csv, _parse_csv),
     Format("gitleaks-sarif", SCANNER, "gitleaks 8, --report-format sarif", _sniff_sarif, _parse_sarif),

@@ -22,6 +22,7 @@ from verifier.ingest import sarif
 from verifier.ingest.interface import Format, Likelihood
 from verifier.ingest.pieces import address, author, companions, image_or_file, in_image, moment, repository
 from verifier.ingest.stream import claims, json_items, jsonl
+from verifier.ingest.walk import first
 from verifier.model import Absent, Claim, Claimed, Place, Skipped, SourceKind
 from verifier.secret import Secret
 
@@ -296,17 +297,18 @@ def _is_match(head: bytes) -> bool:
 def _sniff_json(head: bytes) -> Likelihood:
     start = re.match(rb'\s*\{\s*"findings"\s*:\s*\[', head)
     audited = b"kingfisher.repository-audit" in head
-    return Likelihood.CERTAIN if start and (_is_match(head) or audited) else Likelihood.NO
+    return Likelihood.CERTAIN if start and (_is_match(first(head, "findings", "*")) or audited) else Likelihood.NO
 
 
 def _sniff_early(head: bytes) -> Likelihood:
-    return Likelihood.CERTAIN if head.lstrip()[:1] == b"[" and _is_match(head) else Likelihood.NO
+    fits = head.lstrip()[:1] == b"[" and _is_match(first(head, "*"))
+    return Likelihood.CERTAIN if fits else Likelihood.NO
 
 
 def _sniff_jsonl(head: bytes) -> Likelihood:
     start = re.match(rb'\s*\{\s*"(?:rule|id|audit)"\s*:', head)
     audited = b"kingfisher.repository-audit" in head
-    return Likelihood.CERTAIN if start and (_is_match(head) or audited) else Likelihood.NO
+    return Likelihood.CERTAIN if start and (_is_match(first(head)) or audited) else Likelihood.NO
 
 
 def _sniff_sarif(head: bytes) -> Likelihood:

@@ -18,6 +18,7 @@ from verifier.ingest.image import image, sha256
 from verifier.ingest.interface import Format, Likelihood
 from verifier.ingest.pieces import address, author, companions, image_or_file, moment, repository
 from verifier.ingest.stream import claims, json_items, jsonl
+from verifier.ingest.walk import first
 from verifier.model import Absent, Claim, Claimed, Image, Masked, Place, SourceKind, Visibility
 from verifier.secret import Secret
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from verifier.model import Hidden, Skipped
 
 SCANNER = "trufflehog"
+_JSON_STARTS = (b"{", b"}", b"[", b"]", b'"')
 _MASK = re.compile(r"\*{3,}|\.{3}$|…")
 _HOST = re.compile(r"[a-z][a-z0-9+.-]*://\S+|[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?:/\S*)?", re.IGNORECASE)
 _READABLE = re.compile(r"[\t\n\r -~]+")
@@ -202,31 +204,40 @@ def _claim(row: int, line: Line) -> Claim:
 
 
 def _noise(line: bytes) -> bool:
-    """Tell a log line: not JSON at all, or an object with a level and a message."""
+    """Tell a log line: text that is no piece of JSON, or an object with a level and a message."""
     line = line.lstrip()
-    if not line.startswith(b"{"):
-        return not line.startswith(b"[")
-    return b'"level"' in line and b'"msg"' in line and b'"DetectorName"' not in line
+    if line[:1] not in _JSON_STARTS:
+        return b"\0" not in line
+    return line.startswith(b"{") and b'"level"' in line and b'"msg"' in line and b'"DetectorName"' not in line
 
 
 def _parse(source: Source) -> Iterator[Claim | Skipped]:
-    return claims(jsonl(source, Line, noise=_noise), _claim)
+    def noise(line: bytes) -> bool:
+        if not _noise(line):
+            return False
+        if b'"level":"error"' in line:  # a repository or a chunk that was not scanned
+            source.cut()
+        return True
+
+    return claims(jsonl(source, Line, noise=noise), _claim)
 
 
 def _parse_array(source: Source) -> Iterator[Claim | Skipped]:
     return claims(json_items(source, Line, "*"), _claim)
 
 
-def _fits(head: bytes) -> bool:
-    return b'"SourceMetadata"' in head and b'"DetectorName"' in head
+def _is_result(row: bytes) -> bool:
+    return b'"SourceMetadata"' in row and b'"DetectorName"' in row
 
 
 def _sniff(head: bytes) -> Likelihood:
-    return Likelihood.CERTAIN if _fits(head) and head.lstrip()[:1] != b"[" else Likelihood.NO
+    found = head.lstrip()[:1] != b"[" and any(map(_is_result, head.split(b"\n")))
+    return Likelihood.CERTAIN if found else Likelihood.NO
 
 
 def _sniff_array(head: bytes) -> Likelihood:
-    return Likelihood.CERTAIN if _fits(head) and head.lstrip()[:1] == b"[" else Likelihood.NO
+    found = head.lstrip()[:1] == b"[" and _is_result(first(head, "*"))
+    return Likelihood.CERTAIN if found else Likelihood.NO
 
 
 FORMATS = (
