@@ -1,0 +1,50 @@
+"""From any older schema to the present one: a fresh file gets the tables at once, an older one step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lapse.ledger.errors import LedgerError, NewerSchema
+from lapse.ledger.schema import VERSION, metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy import Connection
+
+STEPS: Mapping[int, Callable[[Connection], None]] = {}
+"""Version that a step leads to → the step. Version 1 needs none: it is where files begin."""
+
+
+def version_of(connection: Connection, name: str) -> int:
+    """Return the schema version of a file: 0 for an empty one; a file with other tables is a `LedgerError`."""
+    tables = {row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type='table'")}
+    if not tables:
+        return 0
+    if "schema_version" not in tables or "events" not in tables:
+        raise LedgerError(f"{name} is a database, but not a ledger of Lapse; give the right file")
+    return int(connection.exec_driver_sql("SELECT version FROM schema_version").scalar_one())
+
+
+def migrate(
+    connection: Connection,
+    name: str,
+    target: int = VERSION,
+    steps: Mapping[int, Callable[[Connection], None]] = STEPS,
+) -> tuple[int, int]:
+    """Bring the file to `target` inside the caller's write transaction; return from and to which version.
+
+    A file newer than `target` is a `NewerSchema`.
+    """
+    before = version_of(connection, name)
+    if before > target:
+        raise NewerSchema(f"the ledger {name} was written by a newer Lapse (schema {before}, this one knows {target})")
+    if before == 0:
+        metadata.create_all(connection)
+        connection.exec_driver_sql("INSERT INTO schema_version VALUES (1, ?)", (target,))
+        return 0, target
+    for version in range(before + 1, target + 1):
+        steps[version](connection)
+    if before != target:
+        connection.exec_driver_sql("UPDATE schema_version SET version = ?", (target,))
+    return before, target

@@ -1,0 +1,312 @@
+"""What there is to see. Every list is an iterator; none holds a read transaction longer than a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lapse.ledger.chain import read_payload
+from lapse.ledger.clock import moment, moment_or_none, stamp
+from lapse.ledger.codec import COLUMNS, read_verdict
+from lapse.ledger.errors import AmbiguousKey, UnknownKey
+from lapse.ledger.model import (
+    Canary,
+    Found,
+    Gone,
+    Kept,
+    Key,
+    Noted,
+    Order,
+    Owner,
+    Seen,
+    Select,
+    State,
+    Status,
+    Story,
+    Told,
+    Turn,
+    Turned,
+)
+from lapse.ledger.record import read_kinds
+from verifier.model import (
+    Claimed,
+    CredentialID,
+    Image,
+    KindID,
+    LayerFate,
+    Place,
+    SourceKind,
+    Undecided,
+    Visibility,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from lapse.ledger.db import Database
+
+_PAGE = 500
+_LISTED = 10
+_KEPT = (Kept.NEVER, Kept.SEALED, Kept.PURGED)
+_V = ",".join(f"v.{name}" for name in COLUMNS)
+_W = ",".join(f"w.{name}" for name in COLUMNS)
+_KEYS = (
+    "SELECT c.id, c.hash, c.vendor, c.digits, c.provider, c.candidates, c.hint, c.incomplete, a.at, z.at,"  # noqa: S608
+    " s.findings, s.present, s.kept, s.owner, s.canary, s.at, s.confirmed, s.first_live, s.last_live, s.dead_since,"
+    f" s.confirmed_at, s.due, s.streak, {_V}, {_W}"
+    " FROM states s JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan"
+    " JOIN scans z ON z.id = s.last_scan LEFT JOIN verdicts v ON v.id = s.last"
+    " LEFT JOIN verdicts w ON w.id = s.known_id"
+)
+_STATUS = """
+SELECT count(*), total(findings), total(present),
+ total(known='live' AND findings>0 AND present=0), total(known='live'),
+ total(known='live' AND restricted=1),
+ total(known='live' AND verdict='undecided'), total(known='dead' AND confirmed=1), total(known='dead' AND confirmed=0),
+ total(known IS NULL AND verdict IS NOT NULL), total(verdict IS NULL), total(owner='foreign'), total(canary='yes'),
+ total(kept=1)
+FROM states
+"""
+_STATES = {
+    State.LIVE: "s.known = 'live'",
+    State.DEAD: "s.known = 'dead'",
+    State.UNDECIDED: "(s.known IS NULL AND s.verdict IS NOT NULL)",
+    State.UNCHECKED: "s.verdict IS NULL",
+}
+_ORDERS = {
+    Order.SEEN: "s.credential",
+    Order.NEWEST: "s.credential DESC",
+    Order.RISK: (
+        "CASE s.known WHEN 'live' THEN 0 WHEN 'dead' THEN 2 ELSE 1 END, s.restricted,"
+        " CASE s.privilege WHEN 'admin' THEN 0 WHEN 'write' THEN 1 WHEN 'read' THEN 3 ELSE 2 END,"
+        " s.findings DESC, s.credential"
+    ),
+}
+
+
+def status(db: Database) -> Status:
+    """Count everything: one pass over the states, which are a hundred bytes each."""
+    with db.read() as connection:
+        row = connection.exec_driver_sql(_STATUS).one()
+        events = connection.exec_driver_sql("SELECT seq FROM head").scalar() or 0
+    return Status(*[int(n) for n in (*row, events)])
+
+
+def providers(db: Database) -> list[str]:
+    """Return the kinds of key there are."""
+    with db.read() as connection:
+        rows = connection.exec_driver_sql("SELECT DISTINCT provider FROM credentials ORDER BY provider")
+        return [str(row[0]) for row in rows]
+
+
+def keys(db: Database, select: Select) -> Iterator[Key]:
+    """Yield the keys that `select` describes, a page at a time."""
+    where, args = _where(select)
+    if select.ids is not None:
+        for start in range(0, len(select.ids), _PAGE):
+            hashes = [bytes.fromhex(name.rpartition("-")[2]) for name in select.ids[start : start + _PAGE]]
+            marks = ",".join("?" * len(hashes))
+            part = f"{where} AND c.hash IN ({marks})"
+            yield from _page(db, part, [*args, *hashes], select.order, -1, 0)
+        return
+    if select.order is Order.SEEN and select.limit is None and not select.offset:
+        after = 0
+        while True:
+            count = 0
+            for number, key in _rows(db, f"{where} AND s.credential > ?", [*args, after], select.order, _PAGE, 0):
+                after = number
+                count += 1
+                yield key
+            if count < _PAGE:
+                return
+    yield from _page(db, where, args, select.order, -1 if select.limit is None else select.limit, select.offset)
+
+
+def _where(select: Select) -> tuple[str, list[Any]]:
+    terms, args = ["1"], list[Any]()
+    if select.states:
+        terms.append("(" + " OR ".join(_STATES[state] for state in sorted(select.states)) + ")")
+    if select.removed is not None:
+        gone = "(s.findings > 0 AND s.present = 0)"
+        terms.append(gone if select.removed else f"NOT {gone}")
+    for column, value in (
+        ("c.provider = ?", select.provider),
+        ("s.confirmed = ?", None if select.confirmed is None else int(select.confirmed)),
+        ("coalesce(s.owner, 'unknown') = ?", None if select.owner is None else select.owner.value),
+        ("s.last_scan >= ?", select.scan),
+    ):
+        if value is not None:
+            terms.append(column)
+            args.append(value)
+    return " AND ".join(terms), args
+
+
+def _page(db: Database, where: str, args: list[Any], order: Order, limit: int, offset: int) -> Iterator[Key]:
+    for _, key in _rows(db, where, args, order, limit, offset):
+        yield key
+
+
+def _rows(
+    db: Database, where: str, args: list[Any], order: Order, limit: int, offset: int
+) -> Iterator[tuple[int, Key]]:
+    sql = f"{_KEYS} WHERE {where} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?"
+    with db.read() as connection:
+        for row in connection.exec_driver_sql(sql, (*args, limit, offset)):
+            yield row[0], _key(tuple(row))
+
+
+def _key(row: tuple[Any, ...]) -> Key:
+    (_, digest, vendor, digits, provider, candidates, hint, incomplete, first, last, findings, present, kept) = row[:13]
+    (owner, canary, at, confirmed, first_live, last_live, dead_since, confirmed_at, due, streak) = row[13:23]
+    width = len(COLUMNS)
+    newest = read_verdict(row[23 : 23 + width])
+    known = read_verdict(row[23 + width :])
+    text = digest.hex()
+    return Key(
+        id=CredentialID(f"{vendor}-{text}"),
+        short=f"{vendor}-{text[:digits]}",
+        provider=KindID(provider),
+        candidates=read_kinds(candidates),
+        hint=hint,
+        incomplete=bool(incomplete),
+        first_seen=moment(first),
+        last_seen=moment(last),
+        findings=findings,
+        present=present,
+        kept=_KEPT[kept],
+        owner=Owner(owner or "unknown"),
+        canary=Canary(canary or "unknown"),
+        last=newest,
+        last_at=moment_or_none(at),
+        known=None if isinstance(known, Undecided) else known,
+        confirmed=bool(confirmed),
+        first_live=moment_or_none(first_live),
+        last_live=moment_or_none(last_live),
+        dead_since=moment_or_none(dead_since),
+        confirmed_at=moment_or_none(confirmed_at),
+        due=moment(due),
+        attempts=streak,
+    )
+
+
+def number_of(db: Database, name: CredentialID) -> int:
+    """Return a credential's row id; one that the ledger lacks is an `UnknownKey`."""
+    with db.read() as connection:
+        digest = bytes.fromhex(name.rpartition("-")[2])
+        found = connection.exec_driver_sql("SELECT id FROM credentials WHERE hash=?", (digest,)).scalar()
+    if found is None:
+        raise UnknownKey(f"the ledger has no key {name}; `lapse status` lists what it has")
+    return int(found)
+
+
+def places(db: Database, name: CredentialID) -> Iterator[Found]:
+    """Yield where a credential was found, as first seen, removed places included."""
+    sql = (
+        "SELECT f.id, h.source, h.repository, h.registry, h.namespace, h.name, h.tag, h.digest, h.layer, h.fate,"
+        " h.visibility, f.path, f.line, f.col, f.revision, f.author, f.url, r.scanner, r.rule, f.claimed, f.seen_at,"
+        " a.at, z.at, f.removed FROM findings f JOIN holders h ON h.id = f.holder JOIN rules r ON r.id = f.rule"
+        " JOIN scans a ON a.id = f.scan JOIN scans z ON z.id = f.last_scan"
+        " WHERE f.credential = ? AND f.id > ? ORDER BY f.id LIMIT ?"
+    )
+    number, after = number_of(db, name), 0
+    while True:
+        with db.read() as connection:
+            rows = connection.exec_driver_sql(sql, (number, after, _PAGE)).fetchall()
+        for row in rows:
+            yield _found(tuple(row))
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1][0]
+
+
+def _found(row: tuple[Any, ...]) -> Found:
+    number, source, repository, registry, namespace, name, tag, digest, layer, fate, visibility = row[:11]
+    path, line, col, revision, author, url, scanner, rule, claimed, seen_at, first, last, removed = row[11:]
+    image = None
+    if name is not None:
+        image = Image(
+            name=name, registry=registry, namespace=namespace, tag=tag, digest=digest, layer=layer, fate=LayerFate(fate)
+        )
+    place = Place(
+        source=SourceKind(source),
+        repository=repository,
+        image=image,
+        path=path,
+        line=line,
+        column=col,
+        revision=revision,
+        author=author,
+        visibility=Visibility(visibility),
+        url=url,
+    )
+    return Found(
+        id=number,
+        place=place,
+        scanner=scanner,
+        rule=rule,
+        claimed=Claimed(claimed),
+        seen_at=moment_or_none(seen_at),
+        first_seen=moment(first),
+        last_seen=moment(last),
+        removed_at=moment_or_none(removed),
+    )
+
+
+def story(db: Database, name: CredentialID) -> list[Story]:
+    """Return everything that happened to one credential, oldest first."""
+    number = number_of(db, name)
+    told: list[Story] = []
+    with db.read() as connection:
+        ask = connection.exec_driver_sql
+        seen = (
+            "SELECT s.at, s.scanner, s.file, count(*) FROM findings f JOIN scans s ON s.id = f.scan"
+            " WHERE f.credential = ? GROUP BY s.id"
+        )
+        told += [Seen(moment(at), scanner, file, n) for at, scanner, file, n in ask(seen, (number,))]
+        gone = "SELECT removed, count(*) FROM findings WHERE credential=? AND removed IS NOT NULL GROUP BY removed"
+        told += [Gone(moment(at), n) for at, n in ask(gone, (number,))]
+        for row in ask(f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=?", (number,)):  # noqa: S608
+            verdict = read_verdict(tuple(row[3:]))
+            if verdict is not None:
+                told.append(Told(moment(row[0]), verdict, row[1], None if row[2] is None else Turn(row[2])))
+        noted = "SELECT e.at, e.kind, e.payload FROM mentions m JOIN events e ON e.seq = m.seq WHERE m.credential = ?"
+        for at, kind, payload in ask(noted, (number,)):
+            said = read_payload(payload)
+            detail = dict(said.detail)
+            detail |= {name: value for name, value in (("owner", said.owner), ("canary", said.canary)) if value}
+            told.append(Noted(moment(at), kind, said.text, detail))
+    return sorted(told, key=lambda line: line.at)
+
+
+def resolve(db: Database, prefix: str) -> CredentialID:
+    """Return the id that a short id, or a unique beginning of an id (vendor included or digits alone), means."""
+    vendor, _, digits = prefix.strip().lower().rpartition("-")
+    if len(digits) > 32 or not set(digits) <= set("0123456789abcdef") or not (vendor or digits):  # noqa: PLR2004
+        raise UnknownKey(f"{prefix!r} is not the id of a key; ids look like aws-7f3a9c")
+    low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
+    sql = "SELECT hash, vendor, digits FROM credentials WHERE hash BETWEEN ? AND ?"
+    args: list[Any] = [low, high]
+    if vendor:
+        sql += " AND vendor = ?"
+        args.append(vendor)
+    with db.read() as connection:
+        exact = f"{sql} AND digits = ? LIMIT 2"
+        rows = connection.exec_driver_sql(exact, (*args, len(digits))).fetchall() if vendor else []
+        rows = rows or connection.exec_driver_sql(f"{sql} LIMIT {_LISTED + 1}", tuple(args)).fetchall()
+    if not rows:
+        raise UnknownKey(f"the ledger has no key {prefix!r}; `lapse status` lists what it has")
+    if len(rows) > 1:
+        raise AmbiguousKey(prefix, tuple(f"{v}-{h.hex()[:d]}" for h, v, d in rows[:_LISTED]))
+    return CredentialID(f"{rows[0][1]}-{rows[0][0].hex()}")
+
+
+def turns(db: Database, since: datetime) -> Iterator[Turned]:
+    """Yield what died, revived or was found live or dead at or after `since`, in order of time."""
+    sql = (
+        "SELECT c.hash, c.vendor, c.digits, v.at, v.turn FROM verdicts v JOIN credentials c ON c.id = v.credential"
+        " WHERE v.turn IS NOT NULL AND v.at >= ? ORDER BY v.at"
+    )
+    with db.read() as connection:
+        for digest, vendor, digits, at, turned in connection.exec_driver_sql(sql, (stamp(since),)):
+            text = digest.hex()
+            yield Turned(CredentialID(f"{vendor}-{text}"), f"{vendor}-{text[:digits]}", moment(at), Turn(turned))
