@@ -167,7 +167,7 @@ def test_ggshield_commits_and_layers(tmp_path: Path) -> None:
     claim = one(tmp_path, report, "ggshield-json")
     assert (claim.place.source, claim.place.revision, claim.place.author) == (SourceKind.GIT, "c" * 40, "Ann")
     assert claim.seen_at is not None
-    layered = shield([incident([occurrence(TOKEN, "apikey")])], f"{DIFF_ID}:/app/.env", id="/tmp/shop.tar")
+    layered = shield([incident([occurrence(TOKEN, "apikey")])], f"{DIFF_ID}:/app/.env", id="scans/shop.tar")
     layered["type"] = "scan_docker_archive"
     claim = one(tmp_path, layered, "ggshield-json")
     assert claim.place.source is SourceKind.DOCKER

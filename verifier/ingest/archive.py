@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 MAX_FILE: Final = 32 << 20
 """Largest file that is read back, in bytes."""
-MAX_MEMBERS: Final = 2_000_000
+MAX_MEMBERS: Final = 1_000_000
 """Most members over all layers; some 150 bytes of memory each."""
+_MAX_OUTER: Final = 100_000
 _MAX_DOCUMENT: Final = 8 << 20
 _MAX_READ: Final = 40 << 20
 _FREE_BYTES: Final = 1 << 30
@@ -165,7 +166,7 @@ class _TarBox:
         for member in _members(self._file):
             if (name := clean(member.name)) is not None:
                 self._index[name] = member
-            if len(self._index) > MAX_MEMBERS // 10:
+            if len(self._index) > _MAX_OUTER:
                 raise UnreadableSource(self.name, "it has too many members for an image", "give the saved image only")
 
     def open(self, member: str) -> tuple[BinaryIO, int] | None:
@@ -219,7 +220,8 @@ def inside(root: Path, relative: str) -> Path | None:
 class Layer(Struct):
     """One layer: `files` maps the clean path of everything but folders to the offset of its tar header.
 
-    `flaw` says why the layer could not be read (then the three sets are empty).
+    `folders` holds what is a folder here, by an entry of its own or by what lies in it.
+    `flaw` says why the layer could not be read (then all of these are empty).
     """
 
     member: str
@@ -436,6 +438,10 @@ class LayerIndex:
                 if (path := clean(member.name)) is None:
                     continue
                 folder, _, base = path.rpartition("/")
+                at = len(folder)
+                while at > 0 and (above := path[:at]) not in layer.folders:
+                    layer.folders.add(above)
+                    at = path.rfind("/", 0, at)
                 if base == _OPAQUE:
                     layer.opaque.add(folder)
                 elif base.startswith(_WHITEOUT):

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 Fits: TypeAlias = Callable[[str], bool]
 """Whether a string has the shape of the kind of key that the scanner's rule names."""
 
-MAX_LINE: Final = 64 << 10
+MAX_LINE: Final = 16 << 10
 """Longest line that is searched, in characters; of a longer one, this much around the column."""
 _EVERY_SUBSTRING: Final = 256
 _SHORTEST: Final = 4
 _MAX_PEM: Final = 64 << 10
+_MAX_VALUE: Final = 4 << 10
+_MAX_WITHOUT_LINE: Final = 1 << 20
 
 STYLES: Final = {"ggshield": Style.EXACT, "trivy": Style.CONTEXT}
 """How each scanner masks; the others mask loosely."""
@@ -189,7 +191,7 @@ def candidates(line: str) -> Iterator[tuple[int, str]]:
             if trimmed != hit[group]:
                 yield hit.start(group) + hit[group].find(trimmed), trimmed
     for hit in _ASSIGNED.finditer(line):
-        rest = line[hit.end() :]
+        rest = line[hit.end() : hit.end() + _MAX_VALUE]
         yield hit.end(), rest.split(None, 1)[0] if rest.strip() else ""
         stripped = rest.strip(_TRIM)
         yield hit.end() + rest.find(stripped), stripped
@@ -211,11 +213,22 @@ def _text(data: bytes) -> str:
 
 
 class _Spot(Struct, frozen=True):
-    """One line of one version of the file, and the text from its start on (for what spans lines)."""
+    """One line of one version of the file, and where it stands in it."""
 
     line: str
-    onward: str
     column: int | None
+    lines: list[str]
+    number: int
+
+    def onward(self) -> str:
+        """Return the text from the line's start on, for what spans lines: at most some 64 KiB."""
+        taken, size = [], 0
+        for below in self.lines[self.number :]:
+            taken.append(below.rstrip("\r"))
+            size += len(below) + 1
+            if size > _MAX_PEM:
+                break
+        return "\n".join(taken)
 
 
 def _spots(text: str, place: Place) -> Iterator[_Spot]:
@@ -230,13 +243,7 @@ def _spots(text: str, place: Place) -> Iterator[_Spot]:
                 continue
             start = max(0, column - 1 - MAX_LINE // 2)
             line, column = line[start : start + MAX_LINE], column - start
-        onward, size = [], 0
-        for below in lines[number:]:
-            onward.append(below.rstrip("\r"))
-            size += len(below) + 1
-            if size > _MAX_PEM:
-                break
-        yield _Spot(line, "\n".join(onward), column)
+        yield _Spot(line, column, lines, number)
 
 
 def _pem(spot: _Spot) -> str | None:
@@ -244,7 +251,7 @@ def _pem(spot: _Spot) -> str | None:
     head = _PEM_HEAD.search(spot.line)
     if head is None:
         return None
-    block = spot.onward[head.start() :]
+    block = spot.onward()[head.start() :]
     tail = f"-----{head[1].replace('BEGIN', 'END', 1)}-----"
     end = block.find(tail)
     return None if end < 0 else block[: end + len(tail)]
@@ -277,6 +284,8 @@ def restore(claim: Claim, result: ReadBack) -> Claim:
 
 
 def _from_text(claim: Claim, text: str, fits: Fits | None) -> ReadBack:
+    if claim.place.line is None and len(text) > _MAX_WITHOUT_LINE:
+        return NotRecovered("the report names no line, and the file is over 1 MiB")
     spots = _spots(text, claim.place)
     match claim.value:
         case Hashed() as value:
@@ -355,7 +364,7 @@ def _matches(mask: str, style: Style, spot: _Spot) -> list[tuple[int, str]]:
             return blotted(mask, spot.line)
         case Style.EXACT:
             lines = mask.count("\n") + 1
-            window = spot.line if lines == 1 else "\n".join(spot.onward.split("\n", lines)[:lines])
+            window = spot.line if lines == 1 else "\n".join(spot.onward().split("\n", lines)[:lines])
             whole = [(at, text) for at, text in candidates(window) if could_be(mask, style, text)]
             return whole or occurrences(mask, window)
         case Style.LOOSE:

@@ -83,6 +83,7 @@ class Alert(Struct):
     url: str | None = None
     repository: Repository | None = None
     first_location_detected: Details | None = None
+    has_more_locations: bool | None = None
     locations: list[Location] | None = None
 
 
