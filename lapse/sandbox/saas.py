@@ -1,0 +1,130 @@
+"""Plays every provider that has a TOML spec, with the replies of the specs' own examples.
+
+`http://127.0.0.1:PORT/KIND/…` answers as KIND would: a key it was told of by its state, any other as an unknown key,
+a request without a key as one without a key. It listens on loopback only and remembers what it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from base64 import b64decode
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+
+from verifier.spec import Example, Kind
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from verifier.catalogue import Catalogue
+
+State: TypeAlias = Literal["live", "restricted", "dead"]
+_MOST = 1 << 20
+
+
+class Asked(NamedTuple):
+    """One request as the simulator saw it; `known` when it carried a key the simulator was told of."""
+
+    method: str
+    kind: str
+    path: str
+    known: bool
+
+
+class Saas:
+    """The simulator. `async with Saas(catalogue) as saas: saas.add("openai", secret, "live")`."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Take the catalogue whose examples are the replies."""
+        self._catalogue = catalogue
+        self._keys: dict[str, dict[str, State]] = {}
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.asked: list[Asked] = []
+
+    def add(self, kind: str, secret: str, state: State) -> None:
+        """Tell the simulator of a key, or change its state."""
+        self._keys.setdefault(kind, {})[secret] = state
+
+    def base_url(self, kind: str) -> str:
+        """Return the address to write into `[providers.KIND] base_url`."""
+        return f"http://127.0.0.1:{self.port}/{kind}"
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free port of 127.0.0.1."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                line, *fields = head.decode("latin-1").split("\r\n")
+                headers = {k.strip().lower(): v.strip() for k, _, v in (f.partition(":") for f in fields if f)}
+                body = await reader.readexactly(min(int(headers.get("content-length", "0")), _MOST))
+                writer.write(self._answer(line, headers, body.decode("utf-8", "replace")))
+                await writer.drain()
+        writer.close()
+
+    def _answer(self, line: str, headers: dict[str, str], body: str) -> bytes:
+        method, target, _ = line.split(" ", 2)
+        name = target.split("/", 2)[1].partition("?")[0]
+        kind = self._catalogue.get(name)
+        carried = "\n".join([unquote(target), *map(_plain, headers.values()), body])
+        state = next((s for secret, s in self._keys.get(name, {}).items() if secret in carried), None)
+        path = "/" + (target.split("/", 2)[2] if target.count("/") > 1 else "").partition("?")[0]
+        self.asked.append(Asked(method, name, path, known=state is not None))
+        if kind is None:
+            return _http(404, {"content-type": "application/json"}, '{"sandbox":"no such kind of key"}')
+        return self._reply(kind, state, carried)
+
+    def _reply(self, kind: Kind, state: State | None, carried: str) -> bytes:
+        example = _example(kind, state or "dead")
+        if example is None:
+            return _http(501, {"content-type": "application/json"}, '{"sandbox":"no example of this answer"}')
+        secret = next((s for s in self._keys.get(kind.id, {}) if s in carried), "")
+        headers = {k.lower(): v for k, v in example.headers.items()}
+        if "content-type" not in headers:
+            headers["content-type"] = _guess(example.body)
+        return _http(example.status, headers, example.body.replace("{secret}", secret))
+
+
+def _example(kind: Kind, state: State) -> Example | None:
+    return next((e for e in kind.example if e.verdict == state), None)
+
+
+def _plain(value: str) -> str:
+    """Return a header's value, Basic credentials decoded."""
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() != "basic":
+        return value
+    try:
+        return b64decode(rest, validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return value
+
+
+def _guess(body: str) -> str:
+    try:
+        msgspec.json.decode(body.encode())
+    except msgspec.DecodeError:
+        return "text/html" if body.lstrip().startswith("<") else "text/plain"
+    return "application/json"
+
+
+def _http(status: int, headers: dict[str, str], body: str) -> bytes:
+    raw = body.encode()
+    lines = [f"HTTP/1.1 {status} -", *(f"{k}: {v}" for k, v in headers.items()), f"content-length: {len(raw)}", "", ""]
+    return "\r\n".join(lines).encode("latin-1") + raw
