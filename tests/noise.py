@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import json
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self, TypeAlias
 
 from msgspec import Struct
@@ -266,8 +267,14 @@ async def _cut_gzip(writer: asyncio.StreamWriter) -> None:
     writer.write(_OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
+@functools.cache
+def _packed_spaces() -> bytes:
+    """16 MiB in 70 KiB."""
+    return gzip.compress(b"[" + b" " * (16 << 20), compresslevel=1)
+
+
 async def _bomb(writer: asyncio.StreamWriter) -> None:
-    body = gzip.compress(b"[" + b" " * 50_000_000, compresslevel=1)
+    body = _packed_spaces()
     writer.write(_OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
@@ -322,7 +329,7 @@ async def _other_protocol(writer: asyncio.StreamWriter) -> None:
 
 
 async def _bad_chunk(writer: asyncio.StreamWriter) -> None:
-    writer.write(_OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{}\r\nzz\r\n")
+    writer.write(_OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n")
 
 
 async def _endless_headers(writer: asyncio.StreamWriter) -> None:
@@ -382,37 +389,32 @@ class NoiseServer:
         """Prepare; listens inside `async with`."""
         self._tls = tls
         self._strays = {slug(s.name): s for s in NOISE}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = AsyncExitStack()
         self.seen: list[bytes] = []
         self.port = 0
 
     async def __aenter__(self) -> Self:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._open.enter_async_context(listening(self._serve, self._tls))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop, hanging up on everybody."""
-        self._server.close()
-        await _end(self._tasks)
+        await self._open.aclose()
 
     def base(self, name: str) -> str:
         """Return the base URL of one noise."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/{slug(name)}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with _tracked(self._tasks):
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                head = await _request(reader)
-                self.seen.append(head)
-                name = head.split(b" ", 2)[1].split(b"/")[1].split(b"?")[0].decode()
-                if (stray := self._strays.get(name)) is not None:
-                    writer.write(_written(stray, head))
-                else:
-                    await {slug(k): v for k, v in BEHAVIOURS.items()}[name](writer)
-                await writer.drain()
-            await _hang_up(writer)
+        head = await _request(reader)
+        self.seen.append(head)
+        name = head.split(b" ", 2)[1].split(b"/")[1].split(b"?")[0].decode()
+        if (stray := self._strays.get(name)) is not None:
+            writer.write(_written(stray, head))
+        else:
+            await {slug(k): v for k, v in BEHAVIOURS.items()}[name](writer)
+        await writer.drain()
 
 
 def _written(stray: Stray, head: bytes) -> bytes:
@@ -453,20 +455,18 @@ class RecordingProxy:
         """Prepare; listens inside `async with`."""
         self._strip = frozenset(name.lower() for name in strip)
         self._connect_to, self._refuse = connect_to, refuse
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = AsyncExitStack()
         self.seen: list[Passed] = []
         self.port = 0
 
     async def __aenter__(self) -> Self:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._open.enter_async_context(listening(self._serve))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop, hanging up on everybody."""
-        self._server.close()
-        await _end(self._tasks)
+        await self._open.aclose()
 
     @property
     def url(self) -> str:
@@ -474,12 +474,6 @@ class RecordingProxy:
         return f"http://127.0.0.1:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with _tracked(self._tasks):
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._pass(reader, writer)
-            await _hang_up(writer)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head, _, body = (await _request(reader)).partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, version = first.split(" ")
@@ -531,44 +525,65 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-@contextlib.contextmanager
-def _tracked(tasks: set[asyncio.Task[None]]) -> Iterator[None]:
-    """Keep the running task in `tasks` while it runs; being cancelled ends it quietly."""
-    task = asyncio.current_task()
-    assert task is not None
-    tasks.add(task)
+Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve on a free loopback port (given); at the end every connection is dropped and every handler over."""
+    transports: set[asyncio.BaseTransport] = set()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                await handler(reader, writer)
+            await _hang_up(writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            tasks.discard(task)
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transports.add(transport)
+            self._mine = transport
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            transports.discard(self._mine)
+            super().connection_lost(exc)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Protocol(asyncio.StreamReader(), handle), "127.0.0.1", 0, ssl=tls)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            yield
+        yield server.sockets[0].getsockname()[1]
     finally:
-        tasks.discard(task)
-
-
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
-    running = list(tasks)
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+        server.close()
+        await asyncio.sleep(0)  # what was accepted a moment ago begins
+        for transport in list(transports):
+            transport.abort()  # type: ignore[attr-defined]  # sockets have it
+        running = list(tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        while transports or tasks:  # noqa: ASYNC110  # gone within a round or two
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def canned(*raw: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[bytes]]]:
     """Serve `raw` HTTP replies in order, the last one for ever; gives the port and the requests seen."""
     seen: list[bytes] = []
-    tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with _tracked(tasks):
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while True:
-                    seen.append(await _request(reader))
-                    writer.write(raw[min(len(seen), len(raw)) - 1])
-                    await writer.drain()
-            await _hang_up(writer)
+        while True:
+            seen.append(await _request(reader))
+            writer.write(raw[min(len(seen), len(raw)) - 1])
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1], seen
-    finally:
-        server.close()
-        await _end(tasks)
+    async with listening(serve, tls) as port:
+        yield port, seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -80,9 +81,10 @@ class Limiter:
         self._gate = asyncio.Lock()
         self.rate = limits.rate
         self._slack = (limits.burst - 1) / limits.rate
-        self._due = self._paused_until = self._raised = 0.0
+        self._paused_until = self._raised = 0.0
+        self._due = -inf
         self._strikes = 0
-        self._struck = -1.0
+        self._struck = -inf
 
     async def enter(self) -> float:
         """Wait for a turn; 0.0 when it came (then `leave` must follow), else the seconds that a turn is away."""

@@ -54,7 +54,7 @@ class _Path:
         """Tell whether what follows the authority is this path, filled."""
         path, _, query = rest.partition("?")
         if self._exact is not None:
-            return (path or "/") == self._exact and (not query or self._query.fullmatch(query) is not None)
+            return (path or "/") == self._exact and self._query.fullmatch(query) is not None
         match = self._path.fullmatch(path)
         if match is None or _DOTS.search(path) or any(_SLASH.search(field) for field in match.groups()):
             return False

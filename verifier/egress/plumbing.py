@@ -56,7 +56,7 @@ class Settings(Struct, frozen=True):
 
 
 class Bypass:
-    """`NO_PROXY`: `*`, names (with subdomains), `.suffix`, `*.suffix`, addresses, CIDR ranges; all may end in `:port`."""
+    """`NO_PROXY`: `*`, names, `.suffix`, `*.suffix`, addresses, CIDR ranges, each perhaps with `:port`."""
 
     def __init__(self, text: str) -> None:
         """Read the list, separated by commas or blanks; what cannot be read matches nothing."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, DecodeError, PyreqwestError, RequestTimeoutError
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, DecodeError, PyreqwestError, RequestTimeoutError
 from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 
@@ -36,7 +36,8 @@ class Answer(Struct, frozen=True, gc=False):
 class Failure(Struct, frozen=True, gc=False):
     """Nothing usable came back. `note` is the end of a sentence that begins with the host.
 
-    `unsent`: the request cannot be written at all, trying again is no use. `connecting`: another address may do.
+    `unsent`: the request cannot be written at all, trying again is no use. `connecting`: it may have
+    been the address.
     """
 
     note: str
@@ -90,6 +91,7 @@ class Reqwest:
             .follow_redirects(enable=False)
             .referer(enable=False)
             .timeout(self._deadline)
+            .connect_timeout(self._deadline / 2)
             .pool_idle_timeout(timedelta(seconds=30))
             .user_agent(self._user_agent)
             .default_headers({"accept": "application/json"})
@@ -124,7 +126,7 @@ class _Pinned:
         """Make one call; see `Wire`."""
         try:
             # The client's own errors quote URL and header values: none may pass, nor be chained.
-            builder = self._client.request(method, url).headers(headers).streamed_read_buffer_limit(BODY_CAP + 1)
+            builder = self._client.request(method, url).headers(headers)
             if body is not None:
                 builder = builder.body_bytes(body)
             if deadline is not None:
@@ -184,6 +186,8 @@ _CAUSES = (
     ("received corrupt message", "does not speak TLS on this port"),
     ("InvalidContentType", "does not speak TLS on this port"),
     ("before message length", "sent less than it announced"),
+    ("unexpected end of file", "sent less than it announced"),
+    ("head is too large", "sent more headers than anybody should"),
     ("HTTP", "sent something that is not HTTP"),
 )
 
@@ -202,7 +206,7 @@ def _failure(error: PyreqwestError) -> Answer | Failure:
         if word in said:
             return Failure(f"failed the TLS check: {note}")
     if isinstance(error, RequestTimeoutError):
-        return Failure("did not answer in time", connecting=connecting)
+        return Failure("did not answer in time", connecting=isinstance(error, ConnectTimeoutError))
     for word, note in _CAUSES:
         if word in said:
             return Failure(note, connecting=connecting)
