@@ -212,6 +212,14 @@ def test_hashes_are_found_in_odd_places_and_without_a_line(tmp_path: Path) -> No
     assert got(recover(claim(sha1(TOKEN), 7, path="large"), large)) == TOKEN
 
 
+def test_detect_secrets_hashes_only_the_start_of_some_tokens(tmp_path: Path) -> None:
+    folder = tree(tmp_path, f"x\na={TOKEN}\na={TOKEN} b={OTHER}\nghp other\n")
+    assert got(recover(claim(sha1("ghp")), folder, is_token)) == TOKEN
+    assert got(recover(claim(sha1("gho")), folder, is_token)) is None
+    assert got(recover(claim(sha1("ghp"), 3), folder, is_token)) is None
+    assert got(recover(claim(sha1("")), folder, is_token)) == TOKEN
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     folder = tree(tmp_path, f"ä\ntoken={TOKEN}\n".encode(encoding))

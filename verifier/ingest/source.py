@@ -39,6 +39,12 @@ _MAX_WITHOUT_LINE: Final = 1 << 20
 STYLES: Final = {"ggshield": Style.EXACT, "trivy": Style.CONTEXT}
 """How each scanner masks; the others mask loosely."""
 
+_STARTS: Final = {
+    hashlib.sha1(start.encode(), usedforsecurity=False).hexdigest(): start
+    for start in ("ghp", "gho", "ghu", "ghs", "ghr", "")
+}
+"""detect-secrets 1.5 hashes the first group of some patterns: these letters of a GitHub token, of others nothing."""
+
 _ALGORITHMS: Final = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 
 
@@ -288,6 +294,8 @@ def _from_text(claim: Claim, text: str, fits: Fits | None) -> ReadBack:
         return NotRecovered("the report names no line, and the file is over 1 MiB")
     spots = _spots(text, claim.place)
     match claim.value:
+        case Hashed() as value if (start := _STARTS.get(value.hex)) is not None and fits is not None:
+            return _by_shape(claim, spots, lambda text: text.startswith(start) and fits(text))
         case Hashed() as value:
             return _by_hash(value, spots)
         case Masked() as value if says_something(value.text, style := STYLES.get(claim.scanner, Style.LOOSE)):
