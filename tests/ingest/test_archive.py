@@ -167,6 +167,7 @@ def test_annotate_fills_in_what_the_archive_knows(index: LayerIndex) -> None:
         claim(f"tmp/x/{index.layers[0].member}!/app/.env"),
         claim(f"{known.partition(':')[2]}/app/.env"),
         claim("/app/.env", None, Image(name="api")),
+        claim("/app/.env", None, Image(name="image.tar", layer=known)),
     ):
         place = index.annotate(given_).place
         assert place.source is SourceKind.DOCKER

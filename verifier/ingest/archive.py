@@ -523,7 +523,7 @@ class LayerIndex:
     def annotate(self, claim: Claim) -> Claim:
         """Return the claim with image name, tag, digest, layer and fate filled in as far as the archive knows them.
 
-        What the claim says already stays. A claim about a file that the archive lacks comes back unchanged.
+        What the claim says already stays, but for a file's name in the image's place. A claim about a file that the archive lacks comes back unchanged.
         """
         places = self.locate(claim.place)
         if len(places) != 1:
@@ -532,7 +532,7 @@ class LayerIndex:
         given = claim.place.image
         saved = self.image_of(layer, given)
         known = parse_image(saved.names[0]) if saved is not None and saved.names else None
-        if given is None:
+        if given is None or (known is not None and _is_file(given.name)):
             given = known or Image(name=self.name)
         elif known is not None and known.name == given.name:
             given = msgspec.structs.replace(
@@ -572,6 +572,11 @@ class LayerIndex:
                 return None
             stream.seek(member.offset_data)
             return stream.read(member.size)
+
+
+def _is_file(name: str) -> bool:
+    """Whether a scanner that was given an archive took its file name for the image's."""
+    return name.endswith((".tar", ".tar.gz", ".tgz"))
 
 
 def _is_named(saved: SavedImage, wanted: Image) -> bool:
