@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from verifier.classify import split
 from verifier.classify.aliases import UNKNOWN, Alias, Aliases, Says
@@ -44,13 +44,16 @@ _AWS = frozenset({"aws_akia", "aws_asia"})
 _SPECIFIC = frozenset({Says.KIND, Says.CHOICE})
 
 
-class _Choice(NamedTuple):
-    """What a value was taken for. `value` differs from the claim's when the key was found inside it."""
+_Choice: TypeAlias = tuple[KindID, str, str, tuple[KindID, ...]]
+"""What a value was taken for: kind, part, value (another than the claim's where the key stood inside it), candidates."""
 
-    kind: KindID
-    part: str
-    value: str
-    candidates: tuple[KindID, ...] = ()
+
+class _Told(NamedTuple):
+    """What scanner, rule and provider say together, worked out once, and what to count each time."""
+
+    alias: Alias
+    forced: bool
+    counts: tuple[tuple[Counter[tuple[str, str]], str], ...] = ()
 
 
 class Classifier:
@@ -74,7 +77,7 @@ class Classifier:
         for kind in self.needs:
             vendor = (vendors or {}).get(kind) or kind.partition("_")[0]
             self._vendors.setdefault(vendor, []).append(kind)
-        self._told: dict[str, Alias] = {}
+        self._told: dict[tuple[str, str, str | None], _Told] = {}
 
     @classmethod
     def of(cls, kinds: Iterable[Kind]) -> Classifier:
@@ -115,34 +118,40 @@ class Classifier:
 
     def _alias(self, claim: Claim) -> tuple[Alias, bool]:
         """Return what provider or rule say, and whether it is the report's own word that beats the shape."""
-        if claim.provider:
-            told = self._told.get(claim.provider) or self._provider(claim.provider)
-            if told is not UNKNOWN:
-                return told, told.says is Says.KIND
-            self._count(self.unknown_rules, claim.scanner, claim.provider)
-        alias = self.aliases.get(claim.scanner, claim.rule)
-        if alias is None:
-            alias = self._told.get(claim.rule) or self._provider(claim.rule)
-            if alias is UNKNOWN and not (claim.provider and claim.rule in {"", claim.provider}):
-                self._count(self.unknown_rules, claim.scanner, claim.rule)
-        elif alias.says is Says.UNSUPPORTED:
-            self._count(self.unsupported_rules, claim.scanner, claim.rule)
-        return alias, False
+        key = (claim.scanner, claim.rule, claim.provider)
+        told = self._told.get(key)
+        if told is None:
+            told = self._tell(*key)
+            if len(self._told) < MAX_RULES:
+                self._told[key] = told
+        for counter, rule in told.counts:
+            self._count(counter, claim.scanner, rule)
+        return told.alias, told.forced
 
-    def _provider(self, name: str) -> Alias:
-        """Read a kind id or a vendor's name; remember it, if it is one."""
+    def _tell(self, scanner: str, rule: str, provider: str | None) -> _Told:
+        counts: list[tuple[Counter[tuple[str, str]], str]] = []
+        if provider:
+            named = self._provider(provider)
+            if named is not None:
+                return _Told(named, named.says is Says.KIND)
+            counts.append((self.unknown_rules, provider))
+        alias = self.aliases.get(scanner, rule) or self._provider(rule)
+        if alias is None:
+            if not provider or rule not in {"", provider}:
+                counts.append((self.unknown_rules, rule))
+            alias = UNKNOWN
+        elif alias.says is Says.UNSUPPORTED:
+            counts.append((self.unsupported_rules, rule))
+        return _Told(alias, forced=False, counts=tuple(counts))
+
+    def _provider(self, name: str) -> Alias | None:
+        """Read a kind id or a vendor's name; `None` if it is neither."""
         low = name.strip().lower()
         if low in self.needs:
-            alias = Alias(Says.KIND, (low,), "several")
-        elif low in self._vendors:
-            alias = Alias(Says.CHOICE, tuple(self._vendors[low]), "several")
-        elif low == GENERIC:
-            alias = Alias(Says.GENERIC)
-        else:
-            return UNKNOWN
-        if low == name:
-            self._told[name] = alias
-        return alias
+            return Alias(Says.KIND, (low,), "several")
+        if low in self._vendors:
+            return Alias(Says.CHOICE, tuple(self._vendors[low]), "several")
+        return Alias(Says.GENERIC) if low == GENERIC else None
 
     @staticmethod
     def _count(counter: Counter[tuple[str, str]], scanner: str, rule: str) -> None:
@@ -161,9 +170,8 @@ class Classifier:
             kind = compound.kind
             self._companions(claim, kind, parts)
             return _finding(claim, kind, parts, ())
-        choice = self._choose(text, alias, forced=forced)
-        kind, part, candidates = choice.kind, choice.part, choice.candidates
-        parts = {part: secret if choice.value is text and len(secret) == len(text) else Secret(choice.value)}
+        kind, part, value, candidates = self._choose(text, alias, forced=forced)
+        parts = {part: secret if value is text and len(secret) == len(text) else Secret(value)}
         if claim.companions:
             if kind == GENERIC and candidates:
                 kind = self._by_companion(claim, candidates) or kind
@@ -195,19 +203,19 @@ class Classifier:
         if alias.says is Says.CHOICE:
             begun = self.index.begins(text, alias.kinds)
             if len(begun) == 1:
-                return _Choice(KindID(begun.pop()), part, text)
-            return _Choice(GENERIC, part, text, _ids(alias.kinds) if len(alias.kinds) > 1 else ())
+                return (KindID(begun.pop()), part, text, ())
+            return (GENERIC, part, text, _ids(alias.kinds) if len(alias.kinds) > 1 else ())
         if alias.says in {Says.GENERIC, Says.UNKNOWN}:
-            return _Choice(GENERIC, part, text, _ids(self.index.bare(text)))
+            return (GENERIC, part, text, self.index.bare(text))
         if alias.says is Says.PRIVATE_KEY:
-            return _Choice(KindID("private_key_tls"), "secret", text)
-        return _Choice(GENERIC, "password" if alias.says is Says.CONNECTION_STRING else part, text)
+            return (KindID("private_key_tls"), "secret", text, ())
+        return (GENERIC, "password" if alias.says is Says.CONNECTION_STRING else part, text, ())
 
     def _named(self, text: str, hits: list[Shape], alias: Alias, *, forced: bool) -> _Choice | None:
         """Choose a kind that the rule names, if the shape does not speak against it."""
         for hit in hits:
             if hit.kind in alias.kinds:
-                return _Choice(KindID(hit.kind), hit.part, text)
+                return (KindID(hit.kind), hit.part, text, ())
         fitting = [(k, p) for k in alias.kinds if (p := self.index.part(k, text)) is not None]
         if len(fitting) == 1 or (fitting and alias.says is Says.KIND):
             kind, part = fitting[0]
@@ -215,9 +223,9 @@ class Classifier:
             said = alias.captures
             if said != part and said in PARTS and self.index.could_be(kind, said, text):
                 part = said
-            return _Choice(KindID(kind), part, text)
+            return (KindID(kind), part, text, ())
         if fitting:
-            return _Choice(GENERIC, _direct(alias.captures), text, _ids(k for k, _ in fitting))
+            return (GENERIC, _direct(alias.captures), text, _ids(k for k, _ in fitting))
         if alias.says is Says.KIND and (forced or len({h.kind for h in hits}) != 1):
             return self._taken(KindID(alias.kinds[0]), alias, text)
         return None
@@ -230,7 +238,7 @@ class Classifier:
             part = "password"
         elif part not in allowed and part == "password" and "secret" in allowed:
             part = "secret"
-        return _Choice(kind, part, text)
+        return (kind, part, text, ())
 
     @staticmethod
     def _by_shape(text: str, hits: list[Shape], alias: Alias) -> _Choice:
@@ -240,8 +248,8 @@ class Classifier:
             kinds = {h.kind for h in summed} or kinds
             hits = summed or hits
         if len(kinds) == 1:
-            return _Choice(KindID(hits[0].kind), hits[0].part, text)
-        return _Choice(GENERIC, _direct(alias.captures), text, _ids(sorted(kinds)))
+            return (KindID(hits[0].kind), hits[0].part, text, ())
+        return (GENERIC, _direct(alias.captures), text, _ids(sorted(kinds)))
 
     def _own_shape(self, kinds: tuple[str, ...], text: str) -> bool:
         return any(self.index.part(k, text) is not None for k in kinds)
@@ -262,14 +270,14 @@ class Classifier:
         if alias.says is Says.KIND and alias.kinds[0] != _JWT:
             return self._taken(KindID(alias.kinds[0]), alias, text)
         if alias.says is Says.UNSUPPORTED:
-            return _Choice(GENERIC, "secret", text)
+            return (GENERIC, "secret", text, ())
         said = payload(text) or {}
         issuer = str(said.get("iss", ""))
         if said.get("role") == "service_role" and (issuer.startswith("supabase") or "ref" in said):
-            return _Choice(KindID("supabase_secret"), "secret", text)
+            return (KindID("supabase_secret"), "secret", text, ())
         if issuer == "kubernetes/serviceaccount" or "kubernetes.io" in said:
-            return _Choice(KindID("kubernetes_sa"), "secret", text)
-        return _Choice(KindID(_JWT), "secret", text)
+            return (KindID("kubernetes_sa"), "secret", text, ())
+        return (KindID(_JWT), "secret", text, ())
 
     # ── compounds ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,13 +1,15 @@
 """Looks a value up among some three hundred shapes in about a microsecond.
 
-The first characters choose the few shapes worth trying; shapes without a literal beginning are tried as one joined
-expression first. Expressions are compiled when first needed, so that start-up costs nothing.
+The first characters choose the few shapes worth trying; shapes without a literal beginning are chosen by length.
+Expressions are compiled when first needed, so that start-up costs nothing.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from verifier.model import KindID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +22,6 @@ HEAD = 8
 LONGEST = 4096
 """Values longer than this share one bucket: bare shapes are short."""
 
-_NAMED = re.compile(r"\(\?P<\w+>")
 _UNBOUNDED = (0, 1 << 30)
 
 
@@ -38,49 +39,69 @@ class _Lazy:
         return self.match(value)
 
 
+class _ByLength:
+    """Shapes without a literal beginning, sorted by the lengths their matches can have."""
+
+    __slots__ = ("_buckets", "_items", "_widths")
+
+    def __init__(self, items: Iterable[_Lazy]) -> None:
+        self._items = tuple(items)
+        self._widths: list[tuple[int, int]] = []
+        self._buckets: dict[int, tuple[_Lazy, ...]] = {}
+
+    def of(self, n: int) -> tuple[_Lazy, ...]:
+        """Return the shapes that can match a value of `n` characters; those over `LONGEST` share one bucket."""
+        n = min(n, LONGEST)
+        found = self._buckets.get(n)
+        if found is None:
+            self._widths = self._widths or [_width(i.shape.pattern) for i in self._items]
+            pairs = zip(self._items, self._widths, strict=True)
+            found = tuple(i for i, (low, high) in pairs if low <= n and (n <= high or n == LONGEST))
+            self._buckets[n] = found
+        return found
+
+
 class ShapeIndex:
     """All shapes, arranged for three questions: `alone`, `part` and `bare`."""
 
     def __init__(self, shapes: Iterable[Shape]) -> None:
         """Arrange `shapes`; nothing is compiled yet."""
         self._heads: dict[str, list[_Lazy]] = {}
-        self._loose: list[_Lazy] = []
         self._kinds: dict[str, list[_Lazy]] = {}
-        bare: dict[str, list[str]] = {}
+        loose: list[_Lazy] = []
+        bare: dict[str, _Lazy] = {}
+        self._sharing: dict[str, list[str]] = {}
         for shape in shapes:
             lazy = _Lazy(shape)
             self._kinds.setdefault(shape.kind, []).append(lazy)
             if shape.context == "rule":
                 if shape.part == "secret":
-                    bare.setdefault(shape.pattern, []).append(shape.kind)
+                    bare.setdefault(shape.pattern, lazy)
+                    self._sharing.setdefault(shape.pattern, []).append(shape.kind)
                 continue
             if not shape.prefixes:
-                self._loose.append(lazy)
+                loose.append(lazy)
             for prefix in shape.prefixes:
                 self._heads.setdefault(prefix[:HEAD], []).append(lazy)
-        self._lengths = tuple(sorted({len(h) for h in self._heads}))
-        self._any_loose: Callable[[str], object] | None = None
-        self._bare = bare
-        self._widths: list[tuple[int, int, Callable[[str], object], list[str]]] = []
-        self._buckets: dict[int, tuple[tuple[Callable[[str], object], list[str]], ...]] = {}
+        lengths: dict[str, set[int]] = {}
+        for head in self._heads:
+            lengths.setdefault(head[0], set()).add(len(head))
+        self._lengths = {first: tuple(sorted(some)) for first, some in lengths.items()}
+        self._loose = _ByLength(loose)
+        self._bare = _ByLength(bare.values())
+        self._sets: dict[tuple[str, ...], tuple[KindID, ...]] = {}
 
     def alone(self, value: str) -> list[Shape]:
         """Return the shapes that by themselves name a kind and match the whole `value`."""
         found: list[Shape] = []
         heads = self._heads
-        for n in self._lengths:
+        for n in self._lengths.get(value[:1], ()):
             tries = heads.get(value[:n])
             if tries:
-                found += [t.shape for t in tries if t.shape not in found and t.match(value)]
-        if not found and self._loose and self._joined()(value):
-            found = [t.shape for t in self._loose if t.match(value)]
+                found += [t.shape for t in tries if t.match(value) and t.shape not in found]
+        if not found:
+            found = [t.shape for t in self._loose.of(len(value)) if t.match(value)]
         return found
-
-    def _joined(self) -> Callable[[str], object]:
-        if self._any_loose is None:
-            joined = "|".join(f"(?:{_NAMED.sub('(?:', t.shape.pattern)})" for t in self._loose)
-            self._any_loose = re.compile(joined, re.ASCII).fullmatch
-        return self._any_loose
 
     def part(self, kind: str, value: str) -> str | None:
         """Return which part of `kind` the value has the shape of, whatever the context; `None` for no part."""
@@ -108,24 +129,15 @@ class ShapeIndex:
                         found.add(kind)
         return found
 
-    def bare(self, value: str) -> tuple[str, ...]:
+    def bare(self, value: str) -> tuple[KindID, ...]:
         """Return, in table order, the kinds whose secret may look like `value`: a shape that proves nothing."""
-        n = min(len(value), LONGEST)
-        bucket = self._buckets.get(n)
-        if bucket is None:
-            bucket = self._buckets[n] = self._bucket(n)
-        kinds: dict[str, None] = {}
-        for match, names in bucket:
-            if match(value):
-                kinds.update(dict.fromkeys(names))
-        return tuple(kinds)
-
-    def _bucket(self, n: int) -> tuple[tuple[Callable[[str], object], list[str]], ...]:
-        if not self._widths:
-            for pattern, kinds in self._bare.items():
-                low, high = _width(pattern)
-                self._widths.append((low, high, re.compile(pattern, re.ASCII).fullmatch, kinds))
-        return tuple((m, k) for low, high, m, k in self._widths if low <= n and (n <= high or n == LONGEST))
+        patterns = tuple([t.shape.pattern for t in self._bare.of(len(value)) if t.match(value)])
+        kinds = self._sets.get(patterns)
+        if kinds is None:
+            # one tuple for all values that match the same patterns: there are a few dozen such sets
+            kinds = tuple(dict.fromkeys(KindID(k) for p in patterns for k in self._sharing[p]))
+            self._sets[patterns] = kinds
+        return kinds
 
     def shapes(self, kind: str) -> tuple[Shape, ...]:
         """Return all shapes of `kind`."""

@@ -91,15 +91,15 @@ class _Pairer:
         self._count = 0
 
     def _join(self, group: Sequence[Finding]) -> Iterator[Finding]:
-        if len(group) == 1:
-            yield group[0]
-            return
         publics = [f for f in group if f.provider != GENERIC and _HELD.isdisjoint(f.parts)]
+        if not publics or len(group) == 1:
+            yield from group
+            return
         joined: dict[int, tuple[int, Finding]] = {}
         for finding in group:
             if _HELD.isdisjoint(finding.parts):
                 continue
-            made = list(islice(self._completed(finding, publics), MOST)) if publics else []
+            made = list(islice(self._completed(finding, publics), MOST))
             if not made:
                 yield finding
                 continue
