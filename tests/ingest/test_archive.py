@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from saved_images import legacy, oci, parents_first, saved, sha, tar_of
 
-from verifier.ingest import archive
-from verifier.ingest.archive import LayerIndex, UnreadableSource, clean
+from verifier.ingest import archive, boxes
+from verifier.ingest.archive import LayerIndex
+from verifier.ingest.boxes import UnreadableSource, clean
 from verifier.ingest.image import image
 from verifier.model import Absent, Claim, Image, LayerFate, Place, SourceKind
 
@@ -281,14 +282,14 @@ def test_an_unreadable_layer_makes_fates_unknown(tmp_path: Path) -> None:
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_FREE_BYTES", 1 << 20)
-    monkeypatch.setattr(archive, "_MAX_RATIO", 2)
+    monkeypatch.setattr(boxes, "_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(boxes, "_MAX_RATIO", 2)
     bomb = tar_of([("zeros", b"\0" * (6 << 20)), ("end", b"")])
     assert "bomb" in refused(saved(tmp_path, oci([bomb], pack=True)))
     monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
     many = tar_of([(f"f{n}", b"") for n in range(5)])
     assert "files" in refused(saved(tmp_path, legacy([many])))
-    monkeypatch.setattr(archive, "_MAX_OUTER", 30)
+    monkeypatch.setattr(boxes, "MAX_OUTER", 30)
     assert "members" in refused(saved(tmp_path, [(f"f{n}", b"") for n in range(40)]))
 
 

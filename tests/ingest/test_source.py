@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from saved_images import image_tar
 
 from verifier.ingest import source as module
-from verifier.ingest.archive import UnreadableSource
+from verifier.ingest.boxes import UnreadableSource
 from verifier.ingest.mask import Style, blotted, could_be, is_masked, occurrences, says_something, visible
 from verifier.ingest.source import Folder, NotRecovered, Recovered, SavedArchive, open_source, recover, restore
 from verifier.model import Absent, Claim, Hashed, Hidden, Image, LayerFate, Masked, Place, SourceKind

@@ -2,24 +2,31 @@
 
 Reads a `docker save` archive (legacy layout with `manifest.json`, OCI layout with `index.json`), plain or gzip, or
 the same unpacked into a folder. Members are listed from their headers; file bodies are passed over, and read one at
-a time when asked for. Nothing is ever unpacked to disk. Fate rules: OCI image specification, "Layer Filesystem
-Changeset" (whiteouts `.wh.NAME`, opaque folders `.wh..wh..opq`).
+a time when asked for. Fate rules: OCI image specification, "Layer Filesystem Changeset" (whiteouts `.wh.NAME`, opaque
+folders `.wh..wh..opq`).
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
 import re
-import stat
-import tarfile
-import zlib
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 from msgspec import Struct
 
+from verifier.ingest.boxes import (
+    BROKEN,
+    GZIP,
+    MAX_HOPS,
+    Box,
+    FolderBox,
+    Guard,
+    TarBox,
+    UnreadableSource,
+    clean,
+    damaged,
+    members,
+)
 from verifier.ingest.image import image as parse_image
 from verifier.ingest.image import sha256
 from verifier.model import Claim, Image, LayerFate, Place, SourceKind
@@ -31,187 +38,12 @@ if TYPE_CHECKING:
 MAX_FILE: Final = 32 << 20
 """Largest file that is read back, in bytes."""
 MAX_MEMBERS: Final = 1_000_000
-"""Most members over all layers; some 150 bytes of memory each."""
-_MAX_OUTER: Final = 100_000
+"""Most members over all layers; some 200 bytes of memory each."""
 _MAX_DOCUMENT: Final = 8 << 20
-_MAX_READ: Final = 40 << 20
-_FREE_BYTES: Final = 1 << 30
-_MAX_RATIO: Final = 250
-_GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
 _SHORTEST_ID: Final = 12
-_MAX_HOPS: Final = 8
-
-
-class UnreadableSource(Exception):  # noqa: N818  # reads as what it says: `except UnreadableSource`
-    """A source that cannot be used. Its text is one sentence that names it, the reason and the remedy."""
-
-    def __init__(self, name: str, reason: str, remedy: str) -> None:
-        """Take the source's name as given, why it can't be read, and what to do (an imperative, no full stop)."""
-        super().__init__(f"{name}: {reason}; {remedy}.")
-
-
-def _damaged(name: str, error: Exception) -> UnreadableSource:
-    reason = f"it is damaged or no saved image ({type(error).__name__})"
-    return UnreadableSource(name, reason, "save the image again with `docker save`")
-
-
-def clean(path: str) -> str | None:
-    """Return a path inside an image or folder without leading `/` and `./`; None when it climbs out with `..`."""
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
-    return None if ".." in parts else "/".join(parts)
-
-
-# ── guarded bytes ──────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Guard(io.RawIOBase):
-    """A seekable stream that refuses huge single reads and, unpacking, more than a bomb's worth of bytes."""
-
-    def __init__(self, stream: BinaryIO, name: str, packed: int | None) -> None:
-        """Take the stream, which this closes; `packed` is its size when it is gzip, to be unpacked here."""
-        self._stream = stream
-        self._inner = stream if packed is None else gzip.GzipFile(fileobj=stream)
-        self._name = name
-        self._limit = None if packed is None else _FREE_BYTES + _MAX_RATIO * packed
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def _check(self, position: int) -> None:
-        if self._limit is not None and position > self._limit:
-            raise UnreadableSource(
-                self._name, f"a layer unpacks to over {self._limit >> 20} MiB, as a bomb does", "look at it by hand"
-            )
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0 or size > _MAX_READ:
-            raise UnreadableSource(
-                self._name, f"a member asks for more than {_MAX_READ >> 20} MiB at once", "look at it by hand"
-            )
-        data = self._inner.read(size)
-        self._check(self._inner.tell())
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_SET:
-            self._check(offset)
-        return self._inner.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._inner.tell()
-
-    def close(self) -> None:
-        self._inner.close()
-        self._stream.close()
-        super().close()
-
-
-def _members(stream: _Guard) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar from its headers, without keeping them."""
-    try:
-        tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # the caller owns the stream
-        while member := tar.next():
-            yield member
-            tar.members.clear()  # type: ignore[attr-defined]  # TarFile keeps every member it has seen; a layer may have a million
-    except tarfile.ReadError as error:
-        if "empty file" not in str(error):
-            raise
-
-
-# ── where the files of the archive lie ─────────────────────────────────────────────────────────────────
-
-
-class _Box(Protocol):
-    """The outer container: named byte streams."""
-
-    name: str
-
-    def open(self, member: str) -> tuple[BinaryIO, int] | None:
-        """Open a member by its clean name: seekable stream and size, or None."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the file."""
-        ...
-
-
-class _TarBox:
-    """A tar file, plain or gzip."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
-        file = path.open("rb")
-        packed = path.stat().st_size if file.read(2) == _GZIP else None
-        file.seek(0)
-        self._file = _Guard(file, self.name, packed)
-        self._index: dict[str, tarfile.TarInfo] = {}
-        try:
-            self._list()
-        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-            self.close()
-            raise _damaged(self.name, error) from None
-        except UnreadableSource:
-            self.close()
-            raise
-        self._file.seek(0)
-        self._tar = tarfile.TarFile(fileobj=self._file) if self._index else None
-
-    def _list(self) -> None:
-        for member in _members(self._file):
-            if (name := clean(member.name)) is not None:
-                self._index[name] = member
-            if len(self._index) > _MAX_OUTER:
-                raise UnreadableSource(self.name, "it has too many members for an image", "give the saved image only")
-
-    def open(self, member: str) -> tuple[BinaryIO, int] | None:
-        for _ in range(_MAX_HOPS):
-            info = self._index.get(member)
-            if info is None or self._tar is None:
-                return None
-            if info.issym() or info.islnk():  # old `docker save` links equal layers to one another
-                base = os.path.dirname(member) if info.issym() else ""  # noqa: PTH120  # not a path of this machine
-                member = os.path.normpath(f"{base}/{info.linkname}").lstrip("/")
-                continue
-            stream = self._tar.extractfile(info)
-            return None if stream is None else (stream, info.size)  # type: ignore[return-value]
-        return None
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _FolderBox:
-    """The same, unpacked into a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
-        self._root = path.resolve()
-
-    def open(self, member: str) -> tuple[BinaryIO, int] | None:
-        file = inside(self._root, member)
-        return None if file is None else (file.open("rb"), file.stat().st_size)
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-def inside(root: Path, relative: str) -> Path | None:
-    """Return the regular file at `relative` under `root`, symlinks resolved; None when missing or outside."""
-    name = clean(relative)
-    if not name:
-        return None
-    try:
-        path = (root / name).resolve(strict=True)
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError, RuntimeError):
-        return None
-    return path if regular and path.is_relative_to(root) else None
 
 
 # ── layers ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,12 +127,12 @@ class LayerIndex:
         self._by_member: dict[str, int] = {}
         self._members = 0
         self._cache: dict[tuple[int, str], bytes | None] = {}
-        self._box: _Box = _FolderBox(path) if path.is_dir() else _TarBox(path)
+        self._box: Box = FolderBox(path) if path.is_dir() else TarBox(path)
         try:
             self.images = tuple(self._legacy() or self._oci())
-        except (OSError, tarfile.TarError, EOFError, zlib.error, msgspec.MsgspecError) as error:
+        except BROKEN as error:
             self.close()
-            raise _damaged(self.name, error) from None
+            raise damaged(self.name, error) from None
         except UnreadableSource:
             self.close()
             raise
@@ -368,7 +200,7 @@ class LayerIndex:
         seen: set[str] = set()
         while queue:
             descriptor, depth = queue.pop(0)
-            if descriptor.digest in seen or depth > _MAX_HOPS:
+            if descriptor.digest in seen or depth > MAX_HOPS:
                 continue
             seen.add(descriptor.digest)
             body = self._document(_blob(descriptor.digest))
@@ -412,7 +244,7 @@ class LayerIndex:
         self._by_member[member] = len(self.layers) - 1
         return len(self.layers) - 1
 
-    def _open_layer(self, layer: Layer) -> _Guard | None:
+    def _open_layer(self, layer: Layer) -> Guard | None:
         opened = self._box.open(layer.member)
         if opened is None:
             layer.flaw = "the archive lacks this layer"
@@ -424,14 +256,14 @@ class LayerIndex:
             stream.close()
             layer.flaw = "this layer is packed with zstd; save the image with `docker save` to have it plain"
             return None
-        return _Guard(stream, self.name, size if magic.startswith(_GZIP) else None)
+        return Guard(stream, self.name, size if magic.startswith(GZIP) else None)
 
     def _list(self, layer: Layer) -> None:
         stream = self._open_layer(layer)
         if stream is None:
             return
         with stream:
-            for member in _members(stream):
+            for member in members(stream):
                 self._members += 1
                 if self._members > MAX_MEMBERS:
                     raise UnreadableSource(self.name, f"it has over {MAX_MEMBERS:,} files", "look at it by hand")
@@ -523,7 +355,8 @@ class LayerIndex:
     def annotate(self, claim: Claim) -> Claim:
         """Return the claim with image name, tag, digest, layer and fate filled in as far as the archive knows them.
 
-        What the claim says already stays, but for a file's name in the image's place. A claim about a file that the archive lacks comes back unchanged.
+        What the claim says already stays, but for a file's name in the image's place. A claim about a file that the
+        archive lacks comes back unchanged.
         """
         places = self.locate(claim.place)
         if len(places) != 1:
@@ -553,7 +386,7 @@ class LayerIndex:
         if key not in self._cache:
             if len(self._cache) >= 8:  # noqa: PLR2004  # findings come file by file
                 self._cache.pop(next(iter(self._cache)))
-            self._cache[key] = self._read(layer, path, _MAX_HOPS)
+            self._cache[key] = self._read(layer, path, MAX_HOPS)
         return self._cache[key]
 
     def _read(self, layer: int, path: str, hops: int) -> bytes | None:
@@ -563,7 +396,7 @@ class LayerIndex:
             return None
         with stream:
             stream.seek(offset)
-            member = next(_members(stream), None)
+            member = next(members(stream), None)
             if member is None or member.size > MAX_FILE:
                 return None
             if member.islnk():

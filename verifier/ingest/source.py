@@ -11,13 +11,15 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import msgspec
 from msgspec import Struct
 
-from verifier.ingest.archive import MAX_FILE, LayerIndex, UnreadableSource, clean, inside
+from verifier.ingest.archive import MAX_FILE, LayerIndex
+from verifier.ingest.boxes import UnreadableSource, clean, inside
 from verifier.ingest.mask import Style, blotted, could_be, occurrences, says_something
 from verifier.model import Absent, Claim, Hashed, Masked, Place
 from verifier.secret import Secret
@@ -30,7 +32,7 @@ Fits: TypeAlias = Callable[[str], bool]
 
 MAX_LINE: Final = 16 << 10
 """Longest line that is searched, in characters; of a longer one, this much around the column."""
-_EVERY_SUBSTRING: Final = 256
+_EVERY_SUBSTRING: Final = 160
 _SHORTEST: Final = 4
 _MAX_PEM: Final = 64 << 10
 _MAX_VALUE: Final = 4 << 10
@@ -203,6 +205,12 @@ def candidates(line: str) -> Iterator[tuple[int, str]]:
         yield hit.end() + rest.find(stripped), stripped
 
 
+@lru_cache(maxsize=2)
+def _lines(data: bytes) -> list[str]:
+    """Return a file's lines, kept for the next finding in it."""
+    return _text(data).split("\n")
+
+
 def _text(data: bytes) -> str:
     """Decode a source file: by byte order mark, else UTF-8, else byte by byte."""
     for mark, encoding in (
@@ -237,8 +245,7 @@ class _Spot(Struct, frozen=True):
         return "\n".join(taken)
 
 
-def _spots(text: str, place: Place) -> Iterator[_Spot]:
-    lines = text.split("\n")
+def _spots(lines: list[str], place: Place) -> Iterator[_Spot]:
     numbers = range(len(lines)) if place.line is None else (place.line - 1,)
     for number in numbers:
         if not 0 <= number < len(lines):
@@ -277,7 +284,7 @@ def recover(claim: Claim, source: Tree, fits: Fits | None = None) -> ReadBack:
     versions = source.read(claim.place)
     if isinstance(versions, NotRecovered):
         return versions
-    results = [_from_text(claim, _text(version), fits) for version in versions]
+    results = [_from_lines(claim, _lines(version), fits) for version in versions]
     found = [result for result in results if isinstance(result, Recovered)]
     if len({result.secret.reveal() for result in found}) > 1:
         return NotRecovered("layers hold different matches, and the report does not name the layer")
@@ -289,10 +296,10 @@ def restore(claim: Claim, result: ReadBack) -> Claim:
     return msgspec.structs.replace(claim, value=result.secret) if isinstance(result, Recovered) else claim
 
 
-def _from_text(claim: Claim, text: str, fits: Fits | None) -> ReadBack:
-    if claim.place.line is None and len(text) > _MAX_WITHOUT_LINE:
+def _from_lines(claim: Claim, lines: list[str], fits: Fits | None) -> ReadBack:
+    if claim.place.line is None and sum(map(len, lines)) > _MAX_WITHOUT_LINE:
         return NotRecovered("the report names no line, and the file is over 1 MiB")
-    spots = _spots(text, claim.place)
+    spots = _spots(lines, claim.place)
     match claim.value:
         case Hashed() as value if (start := _STARTS.get(value.hex)) is not None and fits is not None:
             return _by_shape(claim, spots, lambda text: text.startswith(start) and fits(text))
