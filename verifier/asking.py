@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 _MINTED = re.compile(rb'("(?:access_token|id_token|refresh_token)"\s*:\s*")[^"]*')
 
 
-async def sweep(asks: Iterable[Callable[[], Awaitable[Verdict]]]) -> Verdict:
-    """Ask one host after another until one says Live; Dead takes all of them (design rule 4)."""
+async def sweep(
+    asks: Iterable[Callable[[], Awaitable[Verdict]]], passed_over: Callable[[Undecided], bool] = lambda _: False
+) -> Verdict:
+    """Ask one host after another until one says Live; Dead takes all of them (design rule 4).
+
+    An answer that is `passed_over` counts only when there is no other.
+    """
     dead: Dead | None = None
     doubt: Undecided | None = None
+    nowhere: Undecided | None = None
     for ask_one in asks:
         said = await ask_one()
         match said:
@@ -33,11 +39,13 @@ async def sweep(asks: Iterable[Callable[[], Awaitable[Verdict]]]) -> Verdict:
                 return said
             case Dead():
                 dead = dead or said
+            case Undecided() if passed_over(said):
+                nowhere = nowhere or said
             case Undecided():
                 doubt = doubt or said
             case _:
                 assert_never(said)
-    return doubt or dead or Undecided(Doubt.INCOMPLETE, note="no host is known for this key")
+    return doubt or dead or nowhere or Undecided(Doubt.INCOMPLETE, note="no host is known for this key")
 
 
 async def exchange(kind: Kind, request: Request, door: Door, secrets: Iterable[str]) -> tuple[Verdict, Reply | None]:

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from verifier.egress import Egress, Settings
+from verifier.egress.manifest import Manifest
 from verifier.exchange import Admitted, Call, Reply, Request, Trouble
 from verifier.model import Credential, CredentialID, Doubt, KindID
 from verifier.secret import Secret
@@ -48,6 +49,9 @@ class ToldDoor:
 
     async def send(self, request: Request) -> Reply | Trouble:
         self.requests.append(request)
+        url = request.url.reveal()
+        if not url.startswith("http://127.0.0.1"):  # a test of base_url
+            Manifest([request.call], {}).match(request.call, url)  # what the real door would refuse raises here
         return self.answer(request)
 
     async def admit(self, call: Call, host: str, port: int) -> Admitted | Trouble:  # noqa: ARG002  # as `Door` has it
