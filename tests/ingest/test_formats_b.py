@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from verifier.ingest.clues import isolate, when
 from verifier.ingest.formats import (
     detect_secrets,
     generic,
     ggshield,
     github_alerts,
     gitlab,
+    keyhog,
     noseyparker,
     sarif,
     semgrep,
@@ -35,7 +37,7 @@ AWS_SECRET = "wJalr" + "x9/Y+" * 7
 PEM = "-----BEGIN RSA " + "PRIVATE KEY-----\n" + "MIIE" * 12 + "\n-----END RSA " + "PRIVATE KEY-----"
 DIFF_ID = "sha256:" + "ab" * 32
 
-MODULES = (detect_secrets, generic, ggshield, github_alerts, gitlab, noseyparker, sarif, semgrep, titus, trivy)
+MODULES = (detect_secrets, generic, ggshield, github_alerts, gitlab, keyhog, noseyparker, sarif, semgrep, titus, trivy)
 
 
 def b64(text: str) -> str:
@@ -174,6 +176,22 @@ def test_ggshield_commits_and_layers(tmp_path: Path) -> None:
     assert claim.place.path == "/app/.env"
     assert claim.place.image is not None
     assert (claim.place.image.layer, claim.place.image.name) == (DIFF_ID, "shop.tar")
+
+
+def test_ggshield_oddities(tmp_path: Path) -> None:
+    short = shield([incident([occurrence("**c", "apikey")], total=0), incident([occurrence("a*c", "pin")], total=9)])
+    _, items = parse(tmp_path, dumps(short))
+    assert [shown(c.value) for c in items if isinstance(c, Claim)] == [Masked("**c"), Masked("a*c")]
+    nameless = shield([incident([occurrence(TOKEN, "apikey")])], f"{DIFF_ID}:/a", id=None)
+    nameless["type"] = 7
+    place = one(tmp_path, nameless, "ggshield-json").place
+    assert place.image is not None
+    assert place.image.name == "image"
+    old = shield([incident([occurrence(TOKEN, "apikey")], break_type="Old", type="")])
+    old["results"] = old.pop("entities_with_incidents")
+    assert one(tmp_path, old, "ggshield-json").rule == "Old"
+    address = one(tmp_path, shield([incident([occurrence("db.example.org", "host")])]), "ggshield-json")
+    assert shown(address.value) == "db.example.org"
 
 
 # ── detect-secrets ──
@@ -362,6 +380,42 @@ def test_titus_groups(tmp_path: Path) -> None:
     assert parts(claims[0]) == {"client": "abc"}
     assert parts(claims[1]) == {"group1": AWS_ID}
     assert (claims[1].place.repository, claims[1].place.revision) == ("/r", "c" * 40)
+
+
+# ── KeyHog ──
+
+
+@pytest.mark.parametrize(
+    ("state", "claimed"),
+    [
+        ("live", Claimed.LIVE),
+        ("revoked", Claimed.DEAD),
+        ("rate_limited", Claimed.UNKNOWN),
+        ("skipped", Claimed.UNCHECKED),
+        ({"error": "x"}, Claimed.UNKNOWN),
+    ],
+)
+def test_keyhog(tmp_path: Path, state: Any, claimed: Claimed) -> None:
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    row = {
+        "detector_id": "github-classic-pat",
+        "credential_redacted": "ghp_...e5F6",
+        "credential_hash": digest.upper(),
+        "location": {"source": "git", "file_path": "a.env", "line": 3, "commit": "c" * 40, "date": "2024-01-02"},
+        "additional_locations": [{"source": "filesystem", "file_path": "b.env", "line": None}],
+        "verification": state,
+    }
+    name, items = parse(tmp_path, dumps([row]))
+    assert name == "keyhog-json"
+    first, second = items
+    assert isinstance(first, Claim)
+    assert isinstance(second, Claim)
+    assert first.value == Hashed("sha256", digest)
+    assert (first.claimed, first.place.revision, first.place.line) == (claimed, "c" * 40, 3)
+    assert (second.place.path, second.place.source) == ("b.env", SourceKind.FILESYSTEM)
+    masked = one(tmp_path, dumps({**row, "credential_hash": "?", "additional_locations": []}) + "\n", "keyhog-jsonl")
+    assert masked.value == Masked("ghp_...e5F6")
+    assert isinstance(parse(tmp_path, dumps([row, {"detector_id": 1}]))[1][-1], Skipped)
 
 
 # ── Trivy ──
@@ -763,6 +817,39 @@ def test_generic_places(tmp_path: Path) -> None:
 
 
 # ── all ──
+
+
+@pytest.mark.parametrize(
+    ("text", "stamp"),
+    [
+        ("2024-01-02T03:04:05Z", 1704164645),
+        ("2024-01-02T03:04:05+02:00", 1704157445),
+        ("2024-01-02", 1704153600),
+        ("1384157507 -0800", 1384157507),
+        ("yesterday", None),
+        ("1 +9900", None),
+        ("999999999999 +0000", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_dates(text: str | None, stamp: int | None) -> None:
+    moment = when(text)
+    assert (moment and moment.timestamp()) == stamp
+    assert moment is None or moment.tzinfo is not None
+
+
+def test_values_are_only_isolated_without_doubt() -> None:
+    for text, value in (
+        (TOKEN + " ", TOKEN),
+        (f'ENV KEY="{TOKEN}"', TOKEN),
+        (f"key => '{TOKEN}',", TOKEN),
+        (f"{TOKEN} {TOKEN}", Absent()),
+        (f"a = b = {TOKEN}", Absent()),
+        (f"a: '{TOKEN}' # '{TOKEN}'", Absent()),
+        ("", Absent()),
+    ):
+        assert shown(isolate(text)) == value
 
 
 @pytest.mark.parametrize(
