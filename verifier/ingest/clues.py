@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
+from msgspec import MsgspecError, json
+
 from verifier.ingest.mask import is_masked, is_word
+from verifier.ingest.pieces import moment
 from verifier.model import Absent, Hidden, Masked
 from verifier.secret import Secret
 
@@ -33,14 +36,13 @@ def when(text: str | None) -> datetime | None:
     """Return a moment with its zone: ISO 8601 or Git's `SECONDS +ZONE`; a date without a zone is UTC; else None."""
     if not text:
         return None
+    if not (git := _GIT_TIME.fullmatch(text)):
+        return moment(text)
+    away = timedelta(hours=int(git[3]), minutes=int(git[4])) * (-1 if git[2] == "-" else 1)
     try:
-        if git := _GIT_TIME.fullmatch(text):
-            away = timedelta(hours=int(git[3]), minutes=int(git[4])) * (-1 if git[2] == "-" else 1)
-            return datetime.fromtimestamp(int(git[1]), timezone(away))
-        moment = datetime.fromisoformat(text)
+        return datetime.fromtimestamp(int(git[1]), timezone(away))
     except (ValueError, OverflowError, OSError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def plain(text: str | None) -> Secret | Hidden:
@@ -75,6 +77,14 @@ def isolate(snippet: str | None) -> Secret | Hidden:
 def unword(value: Secret | Hidden) -> Secret | Hidden:
     """Return `Absent` for a mask that is only a word (`REDACTED`, `requires login`): it says nothing."""
     return Absent() if isinstance(value, Masked) and is_word(value.text) else value
+
+
+def string(raw: bytes) -> str:
+    """Return a JSON string found above the rows (a name, an id); empty when it is none."""
+    try:
+        return json.decode(raw, type=str)
+    except (MsgspecError, ValueError):
+        return ""
 
 
 def opens_with(head: bytes, byte: bytes) -> bool:

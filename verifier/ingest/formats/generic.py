@@ -27,6 +27,7 @@ from msgspec import Struct, field
 from verifier.ingest.clues import has_keys, opens_with, plain, when
 from verifier.ingest.image import image
 from verifier.ingest.interface import Format, Likelihood
+from verifier.ingest.pieces import address, repository
 from verifier.ingest.stream import claims, csv_rows, jsonl
 from verifier.model import Claim, Place, Skipped, SourceKind, Visibility
 from verifier.secret import Secret
@@ -76,7 +77,7 @@ def _place(where: _Where) -> Place:
         kind = _KINDS.get(where.source.lower(), SourceKind.OTHER)
     return Place(
         kind,
-        repository=where.repository,
+        repository=repository(where.repository or ""),
         image=image(where.image, tag=where.tag, digest=where.digest, layer=where.layer) if where.image else None,
         path=where.path,
         line=where.line or None,
@@ -84,7 +85,7 @@ def _place(where: _Where) -> Place:
         revision=where.revision,
         author=where.author,
         visibility=_SEEN_BY.get((where.visibility or "").lower(), Visibility.UNKNOWN),
-        url=where.url,
+        url=address(where.url or ""),
     )
 
 

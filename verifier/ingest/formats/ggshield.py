@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from verifier.ingest.clues import Peeked, has_keys, opens_with, when
+from verifier.ingest.clues import Peeked, has_keys, opens_with, string, when
 from verifier.ingest.image import image
 from verifier.ingest.interface import Format, Likelihood
 from verifier.ingest.stream import json_items
@@ -179,17 +179,10 @@ class _Top:
         self.notes: Notes = {("id",): self._take_id, ("type",): self._take_type}
 
     def _take_id(self, raw: bytes) -> None:
-        self.scan = msgspec.structs.replace(self.scan, id=_string(raw))
+        self.scan = msgspec.structs.replace(self.scan, id=string(raw))
 
     def _take_type(self, raw: bytes) -> None:
-        self.scan = msgspec.structs.replace(self.scan, type=_string(raw))
-
-
-def _string(raw: bytes) -> str:
-    try:
-        return msgspec.json.decode(raw, type=str)
-    except (msgspec.MsgspecError, ValueError):
-        return ""
+        self.scan = msgspec.structs.replace(self.scan, type=string(raw))
 
 
 def _parse(source: Source) -> Iterator[Claim | Skipped]:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from verifier.ingest.clues import has_keys, opens_with, when
 from verifier.ingest.interface import Format, Likelihood, Row
+from verifier.ingest.pieces import repository
 from verifier.ingest.stream import json_items, jsonl
 from verifier.model import Absent, Claim, Hidden, Place, Skipped, SourceKind
 from verifier.secret import Secret
@@ -121,7 +122,7 @@ def _places(match: _Match) -> Iterator[tuple[Place, str | None]]:
             known = commit.commit_metadata if commit else _Metadata()
             place = Place(
                 SourceKind.GIT,
-                repository=origin.repo_path or origin.path,
+                repository=repository(origin.repo_path or origin.path or ""),
                 path=commit.blob_path if commit else None,
                 line=point.line,
                 column=column,

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from verifier.ingest.clues import has_keys, opens_with, when
 from verifier.ingest.interface import Format, Likelihood
+from verifier.ingest.pieces import repository
 from verifier.ingest.stream import json_items
 from verifier.model import Absent, Claim, Claimed, Hidden, Place, Skipped, SourceKind
 from verifier.secret import Secret
@@ -104,7 +105,7 @@ def _places(match: _Match) -> Iterator[tuple[Place, str | None]]:
         kind = SourceKind.GIT if git else SourceKind.FILESYSTEM if origin.file_path else SourceKind.OTHER
         place = Place(
             kind,
-            repository=origin.repo_path,
+            repository=repository(origin.repo_path or ""),
             path=origin.blob_path or origin.file_path,
             line=point.line or None,
             column=point.column or None,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw, Struct
 
-from verifier.ingest.clues import has_keys, opens_with, when
+from verifier.ingest.clues import has_keys, opens_with, string, when
 from verifier.ingest.image import image, sha256
 from verifier.ingest.interface import Format, Likelihood
+from verifier.ingest.pieces import repository
 from verifier.ingest.stream import bad, json_items
 from verifier.model import Absent, Claim, Hidden, Image, Masked, Place, Skipped, SourceKind
 
@@ -85,13 +86,13 @@ class _Head:
         }
 
     def _take_name(self, raw: bytes) -> None:
-        self.name = _string(raw)
+        self.name = string(raw)
 
     def _take_type(self, raw: bytes) -> None:
-        self.kind = _KINDS.get(_string(raw), SourceKind.FILESYSTEM)
+        self.kind = _KINDS.get(string(raw), SourceKind.FILESYSTEM)
 
     def _take_created(self, raw: bytes) -> None:
-        self.created = _string(raw)
+        self.created = string(raw)
 
     def _take_metadata(self, raw: bytes) -> None:
         try:
@@ -109,13 +110,6 @@ class _Head:
         digest = digests[0].rpartition("@")[2] if digests else None
         named = layer and (sha256(layer.diff_id) or sha256(layer.digest))
         return image(reference or "image", digest=digest, layer=named)
-
-
-def _string(raw: bytes) -> str:
-    try:
-        return msgspec.json.decode(raw, type=str)
-    except (msgspec.MsgspecError, ValueError):
-        return ""
 
 
 def _sniff(head: bytes) -> Likelihood:
@@ -157,7 +151,7 @@ def _parse(source: Source) -> Iterator[Claim | Skipped]:
                 value=_mask(secret),
                 place=Place(
                     head.kind,
-                    repository=head.name if head.kind is SourceKind.GIT else None,
+                    repository=repository(head.name) if head.kind is SourceKind.GIT else None,
                     image=where,
                     path=row.item.target or None,
                     line=secret.start_line,
