@@ -116,6 +116,17 @@ def test_other_kinds_pair_by_the_parts_they_need() -> None:
     assert run([host, at(2, token)])[0][:2] == ("shopify", {"host": "acme.myshopify.com", "secret": token})
 
 
+def test_a_datadog_application_key_borrows_the_api_key_beside_it() -> None:
+    api, app = at(1, makers.hexes(32), "DatadogApikey", scanner="trufflehog"), makers.hexes(40)
+    assert CLASSIFIER.classify(replace(api, rule="x", provider="datadog_api")).provider == "datadog_api"
+    found = run([replace(api, provider="datadog_api"), replace(at(2, app), provider="datadog_app")])
+    assert found == [
+        ("datadog_api", {"secret": makers.hexes(32)}, 1),
+        ("datadog_app", {"secret": app, "api_key": makers.hexes(32)}, 2),
+    ]
+    assert run([replace(api, provider="datadog_api")]) == found[:1]
+
+
 def test_an_ambiguous_secret_beside_an_id_of_no_candidate_stays_ambiguous() -> None:
     found = run([at(1, ID), at(2, makers.hexes(32))])
     assert (GENERIC, ["secret"]) in [(k, list(p)) for k, p, _ in found]

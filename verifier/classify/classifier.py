@@ -45,7 +45,7 @@ _SPECIFIC = frozenset({Says.KIND, Says.CHOICE})
 
 
 _Choice: TypeAlias = tuple[KindID, str, str, tuple[KindID, ...]]
-"""What a value was taken for: kind, part, value (another than the claim's where the key stood inside it), candidates."""
+"""What a value was taken for: kind, part, value (another than the claim's if it stood inside that), candidates."""
 
 
 class _Told(NamedTuple):
@@ -150,7 +150,8 @@ class Classifier:
         if low in self.needs:
             return Alias(Says.KIND, (low,), "several")
         if low in self._vendors:
-            return Alias(Says.CHOICE, tuple(self._vendors[low]), "several")
+            kinds = tuple(self._vendors[low])
+            return Alias(Says.KIND if len(kinds) == 1 else Says.CHOICE, kinds, "several")
         return Alias(Says.GENERIC) if low == GENERIC else None
 
     @staticmethod
@@ -166,16 +167,18 @@ class Classifier:
             text = text.strip()
         compound = self._compound(text, alias, forced=forced)
         if compound is not None:
-            parts = {n: Secret(v) for n, v in compound.parts.items()}
             kind = compound.kind
+            parts = {n: Secret(v) for n, v in self._rename(kind, compound.parts).items()}
             self._companions(claim, kind, parts)
             return _finding(claim, kind, parts, ())
         kind, part, value, candidates = self._choose(text, alias, forced=forced)
         parts = {part: secret if value is text and len(secret) == len(text) else Secret(value)}
         if claim.companions:
             if kind == GENERIC and candidates:
-                kind = self._by_companion(claim, candidates) or kind
-                candidates = candidates if kind == GENERIC else ()
+                kind = self._by_companion(claim, candidates, alias) or kind
+                if kind != GENERIC:
+                    parts = {self._called(part, kind, {}): parts[part]}
+                    candidates = ()
             self._companions(claim, kind, parts)
         if kind in _AWS:
             kind = _aws(kind, parts)
@@ -183,8 +186,11 @@ class Classifier:
 
     def _choose(self, text: str, alias: Alias, *, forced: bool) -> _Choice:
         hits = self.index.alone(text)
-        if hits and hits[0].kind == _JWT:
-            return self._token(text, alias)
+        if any(h.kind == _JWT for h in hits):
+            # only a form: a kind with a narrower shape of it goes first
+            hits = [h for h in hits if h.kind != _JWT]
+            if not hits:
+                return self._token(text, alias)
         if not hits and not forced and _wraps(text) and not self._own_shape(alias.kinds, text):
             inner = self._inside(text)
             if inner is not None:
@@ -206,7 +212,8 @@ class Classifier:
                 return (KindID(begun.pop()), part, text, ())
             return (GENERIC, part, text, _ids(alias.kinds) if len(alias.kinds) > 1 else ())
         if alias.says in {Says.GENERIC, Says.UNKNOWN}:
-            return (GENERIC, part, text, self.index.bare(text))
+            bare, begun = self.index.bare(text), self.index.begins(text)
+            return (GENERIC, part, text, (*_ids(sorted(begun)), *bare) if begun else bare)
         if alias.says is Says.PRIVATE_KEY:
             return (KindID("private_key_tls"), "secret", text, ())
         return (GENERIC, "password" if alias.says is Says.CONNECTION_STRING else part, text, ())
@@ -339,13 +346,20 @@ class Classifier:
 
     # ── companions ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _by_companion(self, claim: Claim, candidates: tuple[KindID, ...]) -> KindID | None:
-        """Return the kind whose id, unmistakable by its shape, was reported beside an ambiguous secret."""
+    def _by_companion(self, claim: Claim, candidates: tuple[KindID, ...], alias: Alias) -> KindID | None:
+        """Return the kind whose id, unmistakable by its shape, was reported beside an ambiguous secret.
+
+        Of kinds that rule or report name, the only one whose parts are all there will do, too.
+        """
         for companion in claim.companions.values():
             for hit in self.index.alone(companion.reveal()):
                 if hit.part != "secret" and hit.kind in candidates:
                     return KindID(hit.kind)
-        return None
+        if alias.says is not Says.CHOICE:
+            return None
+        there = {part_of(n) or n for n in claim.companions} | {"secret", "password"}
+        whole = [k for k in candidates if len(self.needs[k].parts) > 1 and there.issuperset(self.needs[k].parts)]
+        return whole[0] if len(whole) == 1 else None
 
     def _companions(self, claim: Claim, kind: KindID, parts: dict[str, Secret]) -> None:
         """Add what was reported beside the secret.
@@ -355,18 +369,19 @@ class Classifier:
         allowed = self._allowed.get(kind)
         for name, companion in claim.companions.items():
             text = companion.reveal()
-            if not text or name == RAW2:
+            if not text or name.lower() == RAW2:
                 continue
             part = self._part(claim.scanner, name, kind, text, parts)
             if part in parts:
                 if parts[part].reveal() == text:
                     continue
-                part = self.index.part(kind, text) or own(name)
+                part = self.index.part(kind, text) or self._gap(kind, parts) or own(name)
             if part not in parts and (allowed is None or part in allowed):
                 parts[part] = companion
-        both = claim.companions.get(RAW2)
-        if both is not None and kind != GENERIC:
-            self._unjoin(kind, both.reveal(), parts)
+        if kind != GENERIC:
+            for name, companion in claim.companions.items():
+                if name.lower() == RAW2:
+                    self._unjoin(kind, companion.reveal(), parts)
 
     def _part(self, scanner: str, name: str, kind: KindID, text: str, parts: Mapping[str, Secret]) -> str:
         if name in PARTS:
@@ -391,6 +406,11 @@ class Classifier:
         if part is None and kind in _AWS:
             part = self.index.part("aws_asia" if kind == "aws_akia" else "aws_akia", text)
         return part
+
+    def _gap(self, kind: KindID, parts: Mapping[str, Secret]) -> str | None:
+        """Return the only part that `kind` still needs, `None` when it needs several or none."""
+        missing = [p for p in self.needs.get(kind, Needs()).parts if p not in parts]
+        return missing[0] if len(missing) == 1 else None
 
     def _called(self, part: str, kind: KindID, parts: Mapping[str, Secret]) -> str:
         """Return the name under which `kind` keeps `part`: secret and password, id and username trade places."""

@@ -115,18 +115,18 @@ class ShapeIndex:
         return any(t.shape.part == part and t.match(value) for t in self._kinds.get(kind, ()))
 
     def begins(self, text: str, kinds: Iterable[str] | None = None) -> set[str]:
-        """Return the kinds with the longest distinctive prefix (3 characters or more) that begins `text`."""
+        """Return the kinds (of `kinds`, if given) with the longest distinctive prefix, of 3 characters at least."""
         best = 2
         found: set[str] = set()
-        for kind in self._kinds if kinds is None else kinds:
-            for lazy in self._kinds.get(kind, ()):
-                if lazy.shape.context == "rule":
+        for n in self._lengths.get(text[:1], ()):
+            for lazy in self._heads.get(text[:n], ()):
+                kind = lazy.shape.kind
+                size = max((len(p) for p in lazy.shape.prefixes if text.startswith(p)), default=0)
+                if size < max(best, 3) or (kinds is not None and kind not in kinds):
                     continue
-                for prefix in lazy.shape.prefixes:
-                    if len(prefix) >= max(best, 3) and text.startswith(prefix):
-                        if len(prefix) > best:
-                            found, best = set(), len(prefix)
-                        found.add(kind)
+                if size > best:
+                    found, best = set(), size
+                found.add(kind)
         return found
 
     def bare(self, value: str) -> tuple[KindID, ...]:

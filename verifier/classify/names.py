@@ -19,7 +19,7 @@ _SAME = {
     "id": "id keyid accesskey accesskeyid awsaccesskeyid clientid appid applicationid sid accountsid apikeysid"
     " publickey pk apikeyid accessid consumerkey roleid authid keyname akid secretid integrationid",
     "token": "sessiontoken awssessiontoken securitytoken refreshtoken",
-    "username": "username user login userid email emailaddress accountemail uid dbuser",
+    "username": "username user login email userid email emailaddress accountemail uid dbuser",
     "password": "password pass passwd pwd passphrase dbpassword",
     "host": "host hostname domain url uri endpoint server site baseurl instance instanceurl shop shopdomain"
     " shopname store subdomain address siteurl apiurl vaultaddr",

@@ -36,6 +36,9 @@ MOST = 4
 
 _HELD = frozenset({"secret", "password"})
 _FAMILY = {"aws_asia": "aws_akia"}
+_LENDS = {"datadog_api": (KindID("datadog_app"), "api_key")}
+"""Kinds whose secret, a key in its own right, is also a part that another kind needs."""
+
 _NOWHERE = 1 << 30
 
 
@@ -67,6 +70,8 @@ class _Pairer:
         """Say whether nothing nearby could complete the finding."""
         if finding.hidden is not None:
             return True
+        if finding.provider in _LENDS:
+            return False
         if finding.provider == GENERIC:
             return "secret" not in finding.parts or self._sponsors.isdisjoint(finding.candidates)
         need = self._needs.get(finding.provider)
@@ -92,14 +97,15 @@ class _Pairer:
 
     def _join(self, group: Sequence[Finding]) -> Iterator[Finding]:
         publics = [f for f in group if f.provider != GENERIC and _HELD.isdisjoint(f.parts)]
-        if not publics or len(group) == 1:
+        lent = [_lend(f) for f in group if f.provider in _LENDS and "secret" in f.parts]
+        if not (publics or lent) or len(group) == 1:
             yield from group
             return
         joined: dict[int, tuple[int, Finding]] = {}
         for finding in group:
             if _HELD.isdisjoint(finding.parts):
                 continue
-            made = list(islice(self._completed(finding, publics), MOST))
+            made = list(islice(self._completed(finding, [*publics, *lent]), MOST))
             if not made:
                 yield finding
                 continue
@@ -142,6 +148,12 @@ class _Pairer:
                     yield KindID(_temporary(family, mine)), mine
             elif _FAMILY.get(finding.provider, finding.provider) == family:
                 yield KindID(_temporary(finding.provider, mine)), mine
+
+
+def _lend(finding: Finding) -> Finding:
+    """Return the finding as the public half of the kind that needs its secret."""
+    kind, part = _LENDS[finding.provider]
+    return replace(finding, provider=kind, parts={part: finding.parts["secret"]})
 
 
 def _temporary(kind: str, publics: Iterable[Finding]) -> str:
