@@ -56,7 +56,7 @@ def test_array_items_are_the_same_in_any_chunking(
     assert items(data.encode(), size, "*") == [json.loads(json.dumps(value)) for value in values]
 
 
-@given(st.text(st.characters(categories=["Cs"]), min_size=1), SIZES)
+@given(st.text("\udc00\udfff", min_size=1), SIZES)
 def test_lone_surrogates_are_no_text(text: str, size: int) -> None:
     first, second = items(json.dumps([{"v": text}, {"v": 1}]).encode(), size, "*")
     assert (type(first), second) == (Skipped, 1)
@@ -186,6 +186,14 @@ def test_a_row_of_exactly_the_limit_is_read() -> None:
     assert isinstance(next(stream.json_items(plain(b"[" + row + b"]"), Anything, "*")), Row)
 
 
+def test_a_row_of_one_more_than_the_limit_is_not() -> None:
+    row = b'{"v":"' + b"x" * (MAX_ROW - 7) + b'"}'
+    for rows in (stream.jsonl(plain(row), Anything), stream.json_items(plain(b"[" + row + b"]"), Anything, "*")):
+        (only,) = rows
+        assert isinstance(only, Skipped)
+        assert only.reason == "it is longer than 16 MiB"
+
+
 def test_the_field_is_named_only_if_it_is_ours() -> None:
     (row,) = stream.jsonl(plain(b'{"inner":{"hunter2":{"known":"x"}}}\n'), Outer)
     assert isinstance(row, Skipped)
@@ -264,6 +272,13 @@ def test_millions_of_brackets_take_no_time_and_no_stack() -> None:
     data = b"[" + b"[" * 5_000_000 + b"]" * 5_000_000 + b"," + GOOD + b"]"
     rows = list(stream.json_items(plain(data), Anything, "*"))
     assert [type(row) for row in rows] == [Skipped, Row]
+
+
+def test_brackets_that_close_all_at_once_close_the_array_too() -> None:
+    source = plain(b"[" + b"[" * 1000 + b"]" * 1001)
+    (row,) = stream.json_items(source, Anything, "*")
+    assert isinstance(row, Skipped)
+    assert source.whole
 
 
 # ── CSV ────────────────────────────────────────────────────────────────────────────────────────────────

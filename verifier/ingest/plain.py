@@ -99,8 +99,8 @@ class Plain:
         taken = given = 0
         for block in packed:
             taken += len(block)
-            data, piece = block, b""
-            while data or len(piece) == BLOCK:
+            data = block
+            while data:
                 if member.eof:
                     if not (data := data.lstrip(b"\0")):  # padding, as tapes and some uploaders leave it
                         break

@@ -219,7 +219,7 @@ def _text(raw: bytes | None) -> str:
 
 
 def first(head: bytes, *path: str) -> bytes:
-    """Return the first value at `path`, for sniffing: all of `head` when it ends within it, nothing if there is none."""
+    """Return the first value at `path`, for sniffing; all of `head` when it ends within it; else nothing."""
     try:
         return next((found.raw or b"" for found in Walker(iter((head,))).documents(path)), b"")
     except Ended:
