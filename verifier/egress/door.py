@@ -412,4 +412,4 @@ def _body(call: Call, body: Secret | None) -> bytes | None:
         return None
     if call.method != "POST":
         raise RefusedError(f"a {call.method} carries no body")
-    return body.reveal().encode()
+    return body.reveal().encode("utf-8", "surrogateescape")  # bytes that are no text come escaped so

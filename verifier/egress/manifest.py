@@ -107,7 +107,7 @@ class _Matcher:
                 raise RefusedError("the URL's scheme is not the one on the manifest")
             if self._host is not None and not self._host.fullmatch(place):
                 raise RefusedError("the URL's host is not one that the manifest describes")
-            target = Target(scheme, *authority(place, _PORTS[scheme]), plain=scheme == "http")
+            target = Target(scheme, *authority(place, _PORTS[scheme]), plain=scheme != self.scheme)
         if not self._path.fits(rest):
             raise RefusedError("the URL's path is not the one on the manifest")
         return target
