@@ -38,12 +38,14 @@ def credentials(draw: st.DrawFn, kind: Kind) -> Credential:
     parts = {}
     for part in (*kind.parts, *kind.optional):
         patterns = [s.pattern for s in kind.shape if s.part == part]
-        if patterns:
+        if part in PLACES and all(re.fullmatch(p, PLACES[part]) for p in patterns):
+            parts[part] = PLACES[part]
+        elif patterns:
             wanted = [p for p in patterns if set(re.compile(p).groupindex) & kind.probe.fields()] or patterns
             drawn = st.from_regex(draw(st.sampled_from(wanted)), fullmatch=True, alphabet=ASCII_WIDE)
             parts[part] = draw(drawn.filter(lambda v: not ODD_LABEL.search(v)) if part == "host" else drawn)
         else:
-            parts[part] = PLACES.get(part) or draw(st.text(ASCII, min_size=24, max_size=40))
+            parts[part] = draw(st.text(ASCII, min_size=24, max_size=40))
     return Credential(CredentialID(kind.id), KindID(kind.id), {name: Secret(value) for name, value in parts.items()})
 
 
