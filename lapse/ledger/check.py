@@ -32,6 +32,7 @@ from lapse.ledger.model import Checked, Head, Problem
 from lapse.ledger.rowlog import encode_row
 from lapse.ledger.schema import LOGS
 from lapse.ledger.seal import verified
+from verifier.model import Identity
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS = 100
 _FOLDED = Knowledge.__struct_fields__
-_PRIVILEGE = msgspec.json.Decoder(dict[str, Any]).decode
+_PRIVILEGE = msgspec.json.Decoder(Identity).decode
 
 
 class _EnoughError(Exception):
@@ -61,6 +62,11 @@ def check(raw: sqlite3.Connection, exported: Head | None) -> Checked:
         work.mentions()
     except _EnoughError:
         pass
+    except (TypeError, ValueError, LookupError) as error:
+        what = (
+            f"a column holds something that was never written there ({type(error).__name__}): no check goes beyond it"
+        )
+        work.problems.append(Problem("unknown", None, None, what))
     return Checked(work.seq, work.rows, tuple(work.problems))
 
 
@@ -321,6 +327,9 @@ class _Check:
             self._state(number, row, *(m.at(number) for m in merged))
         for lost in range(expected, last + 1):
             self.bad("states", lost, None, f"row {lost} of states is missing")
+        strays = "SELECT credential FROM sealed WHERE credential NOT IN (SELECT credential FROM states)"
+        for (number,) in self.raw.execute(strays):
+            self.bad("sealed", number, None, f"the sealed secret of row {number} belongs to no key")
 
     def _state(  # one row against what was folded of it
         self, number: int, row: Sequence[Any], counts: list[Any], verdicts: list[Any], boxes: list[Any]
@@ -343,7 +352,7 @@ class _Check:
             self.bad("sealed", number, None, what)
         knowledge = Knowledge()
         for _, verdict_id, at, verdict, why, confirmed, restricted, identity, due in verdicts:
-            privilege = None if identity is None else str(_PRIVILEGE(identity).get("privilege", "unknown"))
+            privilege = None if identity is None else _privilege(identity)
             facts = Facts(verdict_id, at, verdict, why, confirmed, restricted, privilege, due)
             knowledge = fold(knowledge, facts)
         if tuple(row[7:]) != tuple(getattr(knowledge, name) for name in _FOLDED):
@@ -359,6 +368,13 @@ class _Check:
             wanted.discard((credential, seq))
         for credential, seq in sorted(wanted):
             self.bad("mentions", credential, seq, f"the mention of key row {credential} in event {seq} is missing")
+
+
+def _privilege(identity: str) -> str:
+    try:
+        return _PRIVILEGE(identity).privilege.value
+    except (msgspec.MsgspecError, TypeError):
+        return "unreadable"
 
 
 def _grouped(raw: sqlite3.Connection, sql: str) -> Iterator[tuple[int, list[Any]]]:

@@ -55,7 +55,7 @@ _Claimed = tuple[Finding, CredentialID, str]
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Let the cycle collector run rarely for a while: batches are all tuples without cycles, it took 12 % of the CPU."""
+    """Let the cycle collector run rarely for a while: batches hold no cycles, and it took 12 % of the CPU."""
     before = gc.get_threshold()
     gc.set_threshold(max(before[0], _GC_EVERY) if before[0] else 0, *before[1:])
     try:
