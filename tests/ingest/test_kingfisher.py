@@ -176,6 +176,20 @@ def test_rules_of_the_first_version_keep_its_name() -> None:
     assert parse("kingfisher-json", envelope(kingfisher_row(rule="kingfisher.aws.1")))[0].scanner == "kingfisher-1.x"
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (envelope(), "kingfisher-json"),
+        (b'{"findings": []}', "kingfisher-json"),
+        (as_jsonl()[len(jsonl({"access_map": []})) :], "kingfisher-jsonl"),
+        (as_sarif(), "kingfisher-sarif"),
+    ],
+)
+def test_an_empty_report_is_complete(data: bytes, name: str, tmp_path: Path) -> None:
+    report, found, skipped = ingest(tmp_path / "r", data)
+    assert (report.format.name, found, skipped, report.complete) == (name, [], [], True)
+
+
 def test_envelopes_and_a_summary_may_follow_one_another(tmp_path: Path) -> None:
     data = envelope(kingfisher_row()) + envelope(kingfisher_row()) + jsonl({"findings": 2, "scan_duration": 1})
     report, found, skipped = ingest(tmp_path / "r", data)
@@ -240,7 +254,7 @@ def slack() -> str:
 def scan(tmp_path: Path, form: str, *args: str) -> Path:
     out = tmp_path / f"out.{form}"
     command = [KINGFISHER, "scan", *args, "--no-validate", "--no-update-check", "--format", form, "-o", str(out)]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, cwd=tmp_path)  # noqa: S603  # a pinned wheel
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, cwd=tmp_path)  # a pinned wheel
     assert done.returncode in (0, 200), done.stderr[-500:]
     return out
 

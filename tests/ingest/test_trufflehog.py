@@ -64,7 +64,7 @@ def test_a_git_result() -> None:
         (
             "Docker",
             {"image": "file:///tmp/api.tar", "layer": DIGEST, "file": "/.env", "line": 7},
-            Place(SourceKind.DOCKER, image=Image(name="/tmp/api.tar", layer=DIGEST), path="/.env", line=7),  # noqa: S108
+            Place(SourceKind.DOCKER, image=Image(name="/tmp/api.tar", layer=DIGEST), path="/.env", line=7),
         ),
         (
             "ECR",

@@ -295,9 +295,10 @@ def _is_match(head: bytes) -> bool:
 
 
 def _sniff_json(head: bytes) -> Likelihood:
-    start = re.match(rb'\s*\{\s*"findings"\s*:\s*\[', head)
-    audited = b"kingfisher.repository-audit" in head
-    return Likelihood.CERTAIN if start and (_is_match(first(head, "findings", "*")) or audited) else Likelihood.NO
+    start = re.match(rb'\s*\{\s*"findings"\s*:\s*\[(\s*\])?', head)
+    if start and (_is_match(first(head, "findings", "*")) or b"kingfisher.repository-audit" in head):
+        return Likelihood.CERTAIN
+    return Likelihood.LIKELY if start and start[1] else Likelihood.NO
 
 
 def _sniff_early(head: bytes) -> Likelihood:
@@ -306,7 +307,7 @@ def _sniff_early(head: bytes) -> Likelihood:
 
 
 def _sniff_jsonl(head: bytes) -> Likelihood:
-    start = re.match(rb'\s*\{\s*"(?:rule|id|audit)"\s*:', head)
+    start = re.match(rb'\s*\{\s*"(?:rule|finding|id|audit)"\s*:', head)
     audited = b"kingfisher.repository-audit" in head
     return Likelihood.CERTAIN if start and (_is_match(first(head)) or audited) else Likelihood.NO
 
