@@ -184,4 +184,4 @@ def _nearest(finding: Finding, part: str, publics: Iterable[Finding]) -> list[Fi
         return [ranked[0][1]] if len(ranked) == 1 else []
     if least > NEAR:
         return []
-    return [f for far, f in ranked if far <= min(least + SLACK, NEAR)][:MOST]
+    return [f for far, f in ranked if far <= min(least + SLACK, NEAR)]
