@@ -309,6 +309,18 @@ def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert index.read(0, "b") == b"x" * 10
 
 
+def test_an_archive_that_changes_under_the_reader(tmp_path: Path) -> None:
+    root = tmp_path / "unpacked"
+    files = legacy([tar_of([("a", b"1"), ("b", b"2")])])
+    for name, body in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(body if isinstance(body, bytes) else b"")
+    with LayerIndex(root) as index:
+        (root / files[0][0]).write_bytes(b"\xff" * 4096)
+        assert index.read(0, "b") is None
+    refused(root)
+
+
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [("/a/./b//c", "a/b/c"), ("a\\b", "a/b"), ("a/../b", None), ("..", None), ("", ""), ("/", "")],

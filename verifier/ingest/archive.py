@@ -127,6 +127,7 @@ class LayerIndex:
         self._by_member: dict[str, int] = {}
         self._members = 0
         self._cache: dict[tuple[int, str], bytes | None] = {}
+        self._held: tuple[int, Guard] | None = None
         self._box: Box = FolderBox(path) if path.is_dir() else TarBox(path)
         try:
             self.images = tuple(self._legacy() or self._oci())
@@ -152,6 +153,9 @@ class LayerIndex:
 
     def close(self) -> None:
         """Let go of the archive."""
+        if self._held is not None:
+            self._held[1].close()
+            self._held = None
         self._box.close()
 
     # ── reading the archive ──
@@ -381,30 +385,42 @@ class LayerIndex:
         return msgspec.structs.replace(claim, place=place)
 
     def read(self, layer: int, path: str) -> bytes | None:
-        """Return the file's bytes; None when missing, not a regular file, or over `MAX_FILE`. The last few are kept."""
+        """Return the file's bytes; None when missing, damaged, no regular file, or over `MAX_FILE`. Keeps the last few."""
         key = (layer, path)
         if key not in self._cache:
             if len(self._cache) >= 8:  # noqa: PLR2004  # findings come file by file
                 self._cache.pop(next(iter(self._cache)))
-            self._cache[key] = self._read(layer, path, MAX_HOPS)
+            try:
+                self._cache[key] = self._read(layer, path, MAX_HOPS)
+            except BROKEN:  # changed since it was listed
+                self._cache[key] = None
         return self._cache[key]
 
     def _read(self, layer: int, path: str, hops: int) -> bytes | None:
         offset = self.layers[layer].files.get(path)
-        stream = None if offset is None or not hops else self._open_layer(self.layers[layer])
+        stream = None if offset is None or not hops else self._stream(layer)
         if stream is None or offset is None:
             return None
-        with stream:
-            stream.seek(offset)
-            member = next(members(stream), None)
-            if member is None or member.size > MAX_FILE:
-                return None
-            if member.islnk():
-                return self._read(layer, clean(member.linkname) or "", hops - 1)
-            if not member.isreg():
-                return None
-            stream.seek(member.offset_data)
-            return stream.read(member.size)
+        stream.seek(offset)
+        member = next(members(stream), None)
+        if member is None or member.size > MAX_FILE:
+            return None
+        if member.islnk():
+            return self._read(layer, clean(member.linkname) or "", hops - 1)
+        if not member.isreg():
+            return None
+        stream.seek(member.offset_data)
+        return stream.read(member.size)
+
+    def _stream(self, layer: int) -> Guard | None:
+        """Return the layer's bytes, held open: going on in a packed layer unpacks only what lies between."""
+        if self._held is not None and self._held[0] == layer:
+            return self._held[1]
+        if self._held is not None:
+            self._held[1].close()
+        stream = self._open_layer(self.layers[layer])
+        self._held = None if stream is None else (layer, stream)
+        return stream
 
 
 def _is_file(name: str) -> bool:
