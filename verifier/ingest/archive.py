@@ -385,7 +385,7 @@ class LayerIndex:
         return msgspec.structs.replace(claim, place=place)
 
     def read(self, layer: int, path: str) -> bytes | None:
-        """Return the file's bytes; None when missing, damaged, no regular file, or over `MAX_FILE`. Keeps the last few."""
+        """Return the file's bytes; None when missing, damaged, no regular file, or over `MAX_FILE`. Cached."""
         key = (layer, path)
         if key not in self._cache:
             if len(self._cache) >= 8:  # noqa: PLR2004  # findings come file by file
