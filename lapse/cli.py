@@ -320,9 +320,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except KeyboardInterrupt:
-        _say("interrupted; what was learnt is kept, and the next run goes on from here")
-        sys.exit(int(Exit.INTERRUPTED))
 
 
 def _say(text: str) -> None:

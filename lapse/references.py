@@ -17,6 +17,7 @@ from verifier.secret import Secret
 
 REFERENCE = re.compile(r"(env|file|keyring|vault):(.+)")
 _TOKEN = re.compile(r"[A-Za-z0-9+/=_.\-]{20,}")
+_HEX = re.compile(r"[0-9a-fA-F]{32,}")
 
 
 def resolve(reference: str, where: str) -> Secret:
@@ -82,7 +83,10 @@ def looks_like_key(text: str) -> bool:
     """Whether a literal in a config is likely a secret: long, mixed and random. References, URLs and paths are not."""
     if REFERENCE.fullmatch(text) or "://" in text or text.startswith(("/", "~", ".", "arn:")) or " " in text:
         return False
-    return bool(_TOKEN.fullmatch(text)) and any(c.isdigit() for c in text) and _entropy(text) > 3.5  # noqa: PLR2004
+    if not _TOKEN.fullmatch(text) or not any(c.isdigit() for c in text):
+        return False
+    mixed = any(c.isupper() for c in text) and any(c.islower() for c in text)
+    return (mixed or bool(_HEX.fullmatch(text))) and _entropy(text) > 3.0  # noqa: PLR2004
 
 
 def _entropy(text: str) -> float:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from verifier.confirm import Doubter, Patience, Standing
 from verifier.model import Dead, Doubt, Live, Undecided
 from verifier.offline import check
+from verifier.offline.aws import account_id
 from verifier.ports import Judged
 from verifier.probe import probe
 from verifier.scope import Mode, Ownership, Scope
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from verifier.catalogue import Catalogue
     from verifier.exchange import Door
-    from verifier.model import Verdict
+    from verifier.model import Credential, Verdict
     from verifier.ports import Due
 
 CONCURRENCY = 4
@@ -59,6 +60,8 @@ class Terms(Struct, frozen=True):
 
 
 Event: TypeAlias = Judged | Alarm
+_PUBLIC = frozenset({"account", "tenant", "host"})
+
 BATCH = 500
 """Most events in one yield: what the caller commits in one transaction."""
 
@@ -190,10 +193,8 @@ class _Run:
         known = check(kind, credential, self.clock(), self.terms.canary_accounts)
         if known.verdict is not None:
             return known.verdict
-        if self.terms.scope.mode is Mode.OURS:
-            public = {n: v.reveal() for n, v in credential.parts.items() if n in {"account", "tenant", "host"}}
-            if self.terms.scope.before(public, known.account) is Ownership.FOREIGN:
-                return Undecided(Doubt.REFUSED, note="out of scope: known to be somebody else's; mode is `ours`")
+        if self.terms.scope.mode is Mode.OURS and self._before(credential) is Ownership.FOREIGN:
+            return Undecided(Doubt.REFUSED, note="out of scope: known to be somebody else's; mode is `ours`")
         base = self.terms.base_urls.get(credential.provider)
         public_half = credential.parts.get("id")
         if public_half is None:
@@ -223,5 +224,11 @@ class _Run:
         """Say whose key it is: by the provider's word where it gave one, else by what the key itself tells."""
         if isinstance(verdict, Live) and (told := self.terms.scope.after(verdict.identity)) is not Ownership.UNKNOWN:
             return told
-        public = {n: v.reveal() for n, v in item.credential.parts.items() if n in {"account", "tenant", "host"}}
-        return self.terms.scope.before(public)
+        return self._before(item.credential)
+
+    def _before(self, credential: Credential) -> Ownership:
+        """Say whose key it is by its public parts and, for AWS, by the account that its id encodes."""
+        public = {n: v.reveal() for n, v in credential.parts.items() if n in _PUBLIC}
+        key = credential.parts.get("id")
+        account = account_id(key.reveal()) if key is not None and credential.provider.startswith("aws_") else None
+        return self.terms.scope.before(public, account)

@@ -74,6 +74,9 @@ def run(options: Options, config: Path | None) -> Exit:
             asyncio.run(_ask(setup, ledger, options, chosen))
         except LedgerError as e:
             raise Stop(str(e)) from None
+        except KeyboardInterrupt:
+            said = "interrupted; what was learnt is kept, and the next run goes on from here"
+            raise Stop(said, Exit.INTERRUPTED) from None
         return _finish(ledger, options, chosen)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING
 
+from lapse.output.console import safe
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TextIO
@@ -52,5 +54,5 @@ def write(keys: Iterable[KeyReport], out: TextIO) -> None:
 
 def _cell(value: object) -> str:
     """Blunt what a spreadsheet would run: scanner text is hostile."""
-    text = "" if value is None else str(value)
-    return "'" + text if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+    text = "" if value is None else safe(str(value))
+    return "'" + text if text[:1] in {"=", "+", "-", "@"} else text

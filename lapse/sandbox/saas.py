@@ -14,12 +14,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-from verifier.spec import Example, Kind
-
 if TYPE_CHECKING:
     from types import TracebackType
 
     from verifier.catalogue import Catalogue
+    from verifier.spec import Example, Kind
 
 State: TypeAlias = Literal["live", "restricted", "dead"]
 _MOST = 1 << 20
