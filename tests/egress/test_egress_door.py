@@ -695,6 +695,30 @@ def test_words_that_decide_stop_the_tries() -> None:
     assert len(at) == 3
 
 
+def test_words_that_decide_are_no_throttling() -> None:
+    async def main() -> None:
+        resolver, _ = names(["1.1.1.1"])
+        async with door(resolver=resolver, transport=Script(busy(429)), clock=now) as out:
+            await out.send(Request(CALL, Secret(URL), "/user", decisive=lambda _: True))
+            assert out._limiter("kind").rate == FAST.rate
+            await out.send(ask(URL))
+            assert out._limiter("kind").rate == FAST.rate / 2
+
+    run(main())
+
+
+def test_no_try_outlives_its_deadline_or_the_budget() -> None:
+    async def main() -> None:
+        resolver, _ = names(["1.1.1.1"])
+        fake = Fake(lambda _: busy(503, retry_after="4"))
+        settings = {"retries": 4, "deadline": 6.0}
+        async with door(resolver=resolver, transport=fake, clock=now, settings=settings) as out:
+            await out.send(ask(URL))
+        assert fake.deadlines[1:] == pytest.approx([6, 6, 6, 4], abs=0.1)
+
+    run(main())
+
+
 def test_retry_after_is_honoured() -> None:
     reply, at = play(busy(429, retry_after="5"), OK)
     assert reply.status == 200
@@ -776,6 +800,20 @@ async def _trouble(out: Egress) -> Trouble:
     answer = await out.send(ask(URL))
     assert isinstance(answer, Trouble)
     return answer
+
+
+def test_a_blip_is_waited_out_and_an_outage_is_not() -> None:
+    async def main(script: Script) -> tuple[list[Reply | Trouble], float]:
+        resolver, _ = names(["1.1.1.1"])
+        async with door(resolver=resolver, transport=script, clock=now, settings={"retries": 2}) as out:
+            answers = [await out.send(ask(URL)) for _ in range(40)]
+            return answers, now()
+
+    blip, _ = run(main(Script(*[Failure("reset the connection")] * 5, OK)))
+    assert [isinstance(a, Reply) for a in blip] == [False, *[True] * 39]
+    outage, took = run(main(Script(Failure("reset the connection"))))
+    assert all(isinstance(a, Trouble) and a.why is Doubt.UNREACHABLE for a in outage)
+    assert took < 60
 
 
 def test_a_cancelled_trial_leaves_room_for_the_next() -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _THRESHOLD = 5
 _SHORTEST = 5.0
 _LONGEST = 300.0
+_LEAST = 0.01
 
 
 class Breaker:
@@ -35,7 +36,7 @@ class Breaker:
             return 0.0
         left = self._open_until - self._clock()
         if left > 0:
-            return left
+            return max(left, _LEAST)
         if self._trial:
             return 1.0
         self._trial = True

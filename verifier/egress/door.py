@@ -150,7 +150,7 @@ class Egress:
         except RefusedError as e:
             return Trouble(Doubt.REFUSED, f"{request.call.kind}: {e}")
         first, elapsed = await self._attempt(letter, 1, None)
-        if not _worth(request, first):
+        if not self._settings.retries or not _worth(request, first):
             return first
         tries = 1
 
@@ -387,8 +387,8 @@ class _Letter(NamedTuple):
 def _worth(request: Request, result: Reply | Trouble) -> bool:
     """Tell whether another try may end differently."""
     if isinstance(result, Trouble):
-        # An open circuit or a pause says itself when to come back; the rest of the run need not wait for it.
-        return result.why is Doubt.UNREACHABLE and result.retry_after is None
+        # An open circuit too: a blip of seconds is waited out inside the budget, so that no key misses its turn for it.
+        return result.why is Doubt.UNREACHABLE
     return passing(result) and not (request.decisive is not None and request.decisive(result))
 
 

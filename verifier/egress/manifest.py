@@ -98,7 +98,7 @@ class _Matcher:
             raise RefusedError("the URL is longer than 16 KiB")
         if self._prefix is not None and self._target is not None:
             rest = url[len(self._prefix) :]
-            if not url.startswith(self._prefix) or (rest and rest[0] not in "/?"):
+            if not url.startswith(self._prefix):
                 raise RefusedError("the URL's scheme, host or port is not the one on the manifest")
             target = self._target
         else:

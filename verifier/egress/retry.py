@@ -54,23 +54,27 @@ async def again(
 ) -> Reply | Trouble:
     """Retry after a `first` result that was worth it: full jitter, or as long as the provider asked.
 
-    Stops after `retries` further attempts, or when the next would begin after `left` seconds from now; `attempt` is
-    given what is left. Returns the last result, whatever it is.
+    Stops after `retries` further calls (an open circuit is none), or when the next would begin more than `left`
+    seconds from now; `attempt` is given what is left. Returns the last result, whatever it is.
     """
     end = clock() + left
     jitter = wait_random_exponential(multiplier=0.5, max=10)
     results = iter((first,))
+    made = 0
 
     async def one() -> Reply | Trouble:
-        done = next(results, None)
-        return done if done is not None else await attempt(end - clock())
+        nonlocal made
+        result = next(results, None) or await attempt(end - clock())
+        # A trouble that says when to come back is an open circuit: nothing was sent.
+        made += not (isinstance(result, Trouble) and result.retry_after is not None)
+        return result
 
     def wait(state: RetryCallState) -> float:
         asked = _asked(_result(state))
         return jitter(state) if asked is None else asked
 
     def stop(state: RetryCallState) -> bool:
-        return state.attempt_number > retries or clock() + state.upcoming_sleep >= end
+        return made > retries or clock() + state.upcoming_sleep >= end
 
     retrying = AsyncRetrying(
         sleep=sleep, wait=wait, stop=stop, retry=retry_if_result(worth), retry_error_callback=_result
