@@ -118,7 +118,8 @@ def judged(kind: Kind, call: Call, admitted: Admitted, account: Account, said: S
     host = f"[{admitted.host}]" if ":" in admitted.host else admitted.host
     shown = f"{call.scheme}://{host}:{admitted.port}/{account.database}"
     request = Request(call, Secret(shown), shown, carrier="wire")
-    reply = Reply(0, {"content-type": "application/json"}, msgspec.json.encode(said), admitted.host)
+    who = {"user": account.username} if account.username else {}
+    reply = Reply(0, {"content-type": "application/json"}, msgspec.json.encode({**said, **who}), admitted.host)
     ruling = Judge(kind)(reply, account.password)
     return _without_status(verdict(kind, ruling, reply, request, (account.password,)))
 

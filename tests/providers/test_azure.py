@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import b64decode, b64encode, urlsafe_b64encode
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -141,9 +143,15 @@ REFUSED = reply(
 NOWHERE = Trouble(Doubt.UNREACHABLE, "shop.blob has no address (DNS)")
 
 
+def timely(date: str) -> bool:
+    """Whether a date is of now, in the one form that Azure takes."""
+    return date.endswith(" GMT") and abs((parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()) < 60
+
+
 def azurite(request: Request) -> Reply:
     """Check a Shared Key signature as the service documents it, from the request as it was sent."""
     headers = {k.lower(): v.reveal() for k, v in request.headers.items()}
+    assert timely(headers["x-ms-date"])
     url = urlsplit(request.url.reveal())
     account, signature = headers["authorization"].removeprefix("SharedKey ").split(":")
     canonical = "".join(f"{k}:{headers[k]}\n" for k in sorted(headers) if k.startswith("x-ms-"))
@@ -232,6 +240,7 @@ UNAUTHORIZED = reply(
 def cosmos_server(request: Request) -> Reply:
     """Check a master-key signature as the service documents it."""
     headers = {k.lower(): v.reveal() for k, v in request.headers.items()}
+    assert timely(headers["x-ms-date"])
     fields = dict(item.split("=", 1) for item in unquote(headers["authorization"]).split("&"))
     text = f"{request.call.method.lower()}\n\n\n{headers['x-ms-date'].lower()}\n\n"
     expected = b64encode(hmac.digest(b64decode(KEY), text.encode(), "sha256")).decode()

@@ -71,6 +71,8 @@ async def test_the_right_password_is_live(users: Server, user: str) -> None:
     assert verdict.evidence.status is None
     assert verdict.evidence.arrival is Arrival.PROVEN
     assert PASSWORD not in repr(verdict)
+    assert verdict.identity is not None
+    assert verdict.identity.principal == user
 
 
 @pytest.mark.parametrize("user", ["scram", "md5user", "clearuser", "nobody_of_that_name", "expired"])

@@ -230,21 +230,22 @@ async def test_an_answer_that_another_signed_counts_for_nothing(authority: Autho
 
 
 @pytest.mark.parametrize(
-    ("services", "pages", "why"),
+    ("services", "pages", "why", "note"),
     [
-        (("ocsp",), {"/ocsp": (200, b"<html>portal</html>")}, Doubt.AMBIGUOUS),
-        (("ocsp",), {"/ocsp": (404, b"")}, Doubt.AMBIGUOUS),
-        (("crl",), {"/lists/one.crl": (200, b"x" * 100_000)}, Doubt.AMBIGUOUS),
-        ((), {}, Doubt.UNSUPPORTED),
+        (("ocsp",), {"/ocsp": (200, b"<html>portal</html>")}, Doubt.AMBIGUOUS, "no OCSP response"),
+        (("ocsp",), {"/ocsp": (404, b"")}, Doubt.AMBIGUOUS, "status 404"),
+        (("crl",), {"/lists/one.crl": (200, b"x" * 100_000)}, Doubt.AMBIGUOUS, "longer than we read"),
+        ((), {}, Doubt.UNSUPPORTED, "names nobody"),
     ],
 )
 async def test_what_is_no_answer(
-    authority: Authority, services: tuple[str, ...], pages: dict[str, tuple[int, bytes]], why: Doubt
+    authority: Authority, services: tuple[str, ...], pages: dict[str, tuple[int, bytes]], why: Doubt, note: str
 ) -> None:
     authority.pages |= pages
     verdict = await ask(authority.text(*services))
     assert isinstance(verdict, Undecided), verdict
     assert verdict.why is why, verdict
+    assert note in verdict.note
 
 
 @pytest.mark.parametrize("page", [(200, b"no certificate"), (404, b""), (200, b"another")])

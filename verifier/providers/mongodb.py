@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from verifier.exchange import Call
 from verifier.model import Arrival, Doubt, How, Undecided
 from verifier.scram import Scram, ScramError, prepared
-from verifier.spec import Confidence, Example, Kind, Limits, Rule
+from verifier.spec import Confidence, Example, IdentitySpec, Kind, Limits, Rule
 from verifier.wire import Account, Said, Stream, WireError, connected, login
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ KINDS: tuple[Kind, ...] = (
         parts=("username", "password", "host"),
         optional=("port", "database", "scheme", "options"),
         probe="code",
+        identity=IdentitySpec(principal="user"),
         limits=Limits(rate=5, burst=5, concurrency=4),
         calls=(
             Call(

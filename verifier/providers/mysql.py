@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from verifier.exchange import Call
 from verifier.model import Arrival, Doubt, How
-from verifier.spec import Example, Kind, Limits, Rule
+from verifier.spec import Example, IdentitySpec, Kind, Limits, Rule
 from verifier.wire import Account, Said, Stream, WireError, connected, login
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ KINDS: tuple[Kind, ...] = (
         parts=("username", "password", "host"),
         optional=("port", "database", "scheme", "options"),
         probe="code",
+        identity=IdentitySpec(principal="user"),
         limits=Limits(rate=5, burst=5, concurrency=4),
         calls=(
             Call(

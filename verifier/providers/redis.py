@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from verifier.exchange import Call
 from verifier.model import Arrival, Doubt, How
-from verifier.spec import Confidence, Example, Kind, Limits, Rule
+from verifier.spec import Confidence, Example, IdentitySpec, Kind, Limits, Rule
 from verifier.wire import Account, Said, Stream, connected, login
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ KINDS: tuple[Kind, ...] = (
         parts=("password", "host"),
         optional=("username", "port", "database", "scheme", "options"),
         probe="code",
+        identity=IdentitySpec(principal="user"),
         limits=Limits(rate=5, burst=5, concurrency=4),
         calls=(
             Call(
