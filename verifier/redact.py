@@ -21,7 +21,7 @@ FRAGMENT = 12
 
 _BLOCK = FRAGMENT // 2
 _LAYERS = 3
-_SCANNED = 4096
+_SCANNED = 2048
 _SHORTEST_ENCODED = 4
 # Letter case aside, both base64 alphabets as one, and the blank of forms as `+`.
 _FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_ ", b"abcdefghijklmnopqrstuvwxyz+/+")
@@ -66,7 +66,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
             if undone is None:
                 break
             view, at = undone
-        folded = view.translate(_FOLD)
+        folded = _fold(view)
         for found in (needle.find(folded, view) for group in needles for needle in group):
             spans += found if at is None else [(at[a], at[b]) for a, b in found]
     return _cut(raw, spans) if spans else text
@@ -124,22 +124,30 @@ def _plain(m: re.Match[bytes]) -> bytes:
     return chr(number).encode("utf-8", "surrogatepass") if number < 0x110000 else b"?"  # noqa: PLR2004  # Unicode's end
 
 
+def _fold(text: bytes) -> str:
+    """One character a byte: `in` is several times faster on `str` than on `bytes`."""
+    return text.translate(_FOLD).decode("latin-1")
+
+
 class _Needle:
     """One folded form of a secret. `whole`: a hit takes the base64 value around it as well."""
 
     __slots__ = ("blocks", "form", "grams", "size", "whole")
 
-    def __init__(self, form: bytes, *, whole: bool) -> None:
+    def __init__(self, form: str, *, whole: bool) -> None:
         self.form, self.whole = form, whole
         self.size = min(FRAGMENT, len(form))
         # Any run of 12 holds one whole block of 6 that starts at a multiple of 6: a quick look before the slow one.
         step = _BLOCK if len(form) >= FRAGMENT else len(form)
         self.blocks = tuple(form[i : i + step] for i in range(0, len(form) - step + 1, step))
-        self.grams: frozenset[bytes] | None = None
+        self.grams: frozenset[str] | None = None
 
-    def find(self, text: bytes, view: bytes) -> Spans:
+    def find(self, text: str, view: bytes) -> Spans:
         """Return spans of `text`, which is `view` folded, that hold fragments."""
-        if not any(block in text for block in self.blocks):
+        for block in self.blocks:  # a plain loop: this is the hot path
+            if block in text:
+                break
+        else:
             return []
         if self.grams is None:
             self.grams = frozenset(self.form[i : i + self.size] for i in range(len(self.form) - self.size + 1))
@@ -166,16 +174,16 @@ def _grown(text: bytes, spans: Spans) -> Iterator[tuple[int, int]]:
 def _needles(secret: str) -> tuple[_Needle, ...]:
     """Return every form of a secret: itself, its hex, its base64 at the three offsets."""
     raw = secret.encode("utf-8", "surrogatepass")
-    forms = [_Needle(raw.translate(_FOLD), whole=False)]
+    forms = [_Needle(_fold(raw), whole=False)]
     if len(raw) >= _SHORTEST_ENCODED:
-        forms.append(_Needle(raw.hex().encode(), whole=False))
+        forms.append(_Needle(raw.hex(), whole=False))
     for shift in range(3):
         # Characters that also hold bits of a neighbour are left out: they differ from place to place.
         encoded = b64encode(b"\0" * shift + raw)
         tail = (shift + len(raw)) % 3
         inner = encoded[(0, 2, 3)[shift] : len(encoded) - (0, 3, 2)[tail]]
         if len(inner) >= _SHORTEST_ENCODED:
-            forms.append(_Needle(inner.translate(_FOLD), whole=True))
+            forms.append(_Needle(_fold(inner), whole=True))
     return tuple(forms)
 
 
@@ -187,7 +195,6 @@ _FRESH = re.compile(
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"[A-Za-z0-9_+=-]{24,}|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_.-]+")
-_BLANK = re.compile(r"\s+")
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -208,7 +215,7 @@ def excerpt(body: bytes, content_type: str, secrets: Iterable[str], limit: int =
 
 def _visible(text: str) -> str:
     """Turn blanks of any kind into single ones, drop what a terminal would obey or hide."""
-    text = _BLANK.sub(" ", text).strip()
+    text = " ".join(text.split())
     if text.isascii() and text.isprintable():
         return text
     return "".join(c for c in text if unicodedata.category(c) not in _UNPRINTABLE)
