@@ -400,6 +400,17 @@ def test_companions_get_our_part_names(
     assert (found.provider, parts(found)) == expected
 
 
+@pytest.mark.parametrize("host", ["https://Vault.Example:8200/v1/", "vault.example:8200", " VAULT.example:8200"])
+def test_a_host_is_written_plainly(host: str) -> None:
+    token = makers.make("vault_token")
+    found = CLASSIFIER.classify(claim(token, companions={"VAULT_ADDR": host}))
+    assert parts(found) == {"secret": token, "host": "vault.example:8200"}
+    login = CLASSIFIER.classify(claim("pw", "", "generic", "postgres", {"username": "u", "host": "H:5433"}))
+    assert parts(login) == {"password": "pw", "username": "u", "host": "h", "port": "5433"}
+    hidden = CLASSIFIER.classify(claim(Absent(), "", "generic", "vault_token", {"host": host}))
+    assert parts(hidden) == {"host": "vault.example:8200"}
+
+
 def test_a_stray_companion_does_not_split_one_key_in_two() -> None:
     with_user = CLASSIFIER.classify(claim(makers.github(), "Github", "trufflehog", None, {"user": "me"}))
     without = CLASSIFIER.classify(claim(makers.github(), "github-pat"))

@@ -103,6 +103,8 @@ class Classifier:
             assert_never(value)
         parts: dict[str, Secret] = {}
         self._companions(claim, kind, parts)
+        if "host" in parts and kind != GENERIC:
+            self._tidy(kind, parts)
         return _finding(claim, kind, parts, candidates)
 
     def fits(self, scanner: str, rule: str) -> Callable[[str], bool] | None:
@@ -182,12 +184,14 @@ class Classifier:
             self._companions(claim, kind, parts)
         if kind in _AWS:
             kind = _aws(kind, parts)
+        if "host" in parts and kind != GENERIC:
+            self._tidy(kind, parts)
         return _finding(claim, kind, parts, candidates)
 
     def _choose(self, text: str, alias: Alias, *, forced: bool) -> _Choice:
         hits = self.index.alone(text)
-        if any(h.kind == _JWT for h in hits):
-            # only a form: a kind with a narrower shape of it goes first
+        if hits and text[:3] == "eyJ":
+            # a web token is only a form: a kind with a narrower shape of it goes first
             hits = [h for h in hits if h.kind != _JWT]
             if not hits:
                 return self._token(text, alias)
@@ -406,6 +410,19 @@ class Classifier:
         if part is None and kind in _AWS:
             part = self.index.part("aws_asia" if kind == "aws_akia" else "aws_akia", text)
         return part
+
+    def _tidy(self, kind: KindID, parts: dict[str, Secret]) -> None:
+        """Write the host plainly: one key reported with `https://Host/` and with `host` is one key."""
+        said = parts["host"].reveal()
+        host = said.strip().lower()
+        if "://" in host:
+            host = host.partition("://")[2].rpartition("@")[2]
+        host = host.partition("/")[0]
+        if host.count(":") == 1 and "password" in self._allowed.get(kind, ()):
+            host, _, port = host.partition(":")
+            parts.setdefault("port", Secret(port))
+        if host and host != said:
+            parts["host"] = Secret(host)
 
     def _gap(self, kind: KindID, parts: Mapping[str, Secret]) -> str | None:
         """Return the only part that `kind` still needs, `None` when it needs several or none."""

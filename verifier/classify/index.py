@@ -87,6 +87,7 @@ class ShapeIndex:
         for head in self._heads:
             lengths.setdefault(head[0], set()).add(len(head))
         self._lengths = {first: tuple(sorted(some)) for first, some in lengths.items()}
+        self._threes = {p[:3] for some in self._heads.values() for t in some for p in t.shape.prefixes if len(p) >= 3}  # noqa: PLR2004
         self._loose = _ByLength(loose)
         self._bare = _ByLength(bare.values())
         self._sets: dict[tuple[str, ...], tuple[KindID, ...]] = {}
@@ -118,6 +119,8 @@ class ShapeIndex:
         """Return the kinds (of `kinds`, if given) with the longest distinctive prefix, of 3 characters at least."""
         best = 2
         found: set[str] = set()
+        if text[:3] not in self._threes:
+            return found
         for n in self._lengths.get(text[:1], ()):
             for lazy in self._heads.get(text[:n], ()):
                 kind = lazy.shape.kind

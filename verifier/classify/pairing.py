@@ -50,13 +50,16 @@ def classify_all(claims: Iterable[Claim], classifier: Classifier) -> Iterator[Fi
         if pairer.whole(finding):
             yield finding
         else:
-            yield from pairer.hold(finding)
+            evicted = pairer.hold(finding)
+            if evicted:
+                yield from evicted
     yield from pairer.rest()
 
 
 class _Pairer:
     def __init__(self, classifier: Classifier) -> None:
         self._needs = classifier.needs
+        self._parts = {kind: need.parts for kind, need in self._needs.items()}
         self._held: OrderedDict[object, list[Finding]] = OrderedDict()
         self._count = 0
         # kinds whose public half is unmistakable: only those can speak for an ambiguous secret beside them
@@ -70,23 +73,31 @@ class _Pairer:
         """Say whether nothing nearby could complete the finding."""
         if finding.hidden is not None:
             return True
-        if finding.provider in _LENDS:
-            return False
         if finding.provider == GENERIC:
             return "secret" not in finding.parts or self._sponsors.isdisjoint(finding.candidates)
-        need = self._needs.get(finding.provider)
-        return need is None or all(p in finding.parts for p in need.parts)
+        if finding.provider in _LENDS:
+            return False
+        parts = finding.parts
+        for name in self._parts.get(finding.provider, ()):  # noqa: SIM110  # `all` costs a generator a claim
+            if name not in parts:
+                return False
+        return True
 
-    def hold(self, finding: Finding) -> Iterator[Finding]:
-        """Hold a half back; yield the oldest file's findings when too many are held."""
+    def hold(self, finding: Finding) -> Iterator[Finding] | None:
+        """Hold a half back; return the oldest file's findings when too many are held."""
         place = finding.place
         key = (place.image, place.repository, place.path, place.revision)
-        self._held.setdefault(key, []).append(finding)
+        group = self._held.get(key)
+        if group is None:
+            self._held[key] = [finding]
+        else:
+            group.append(finding)
         self._count += 1
-        if self._count > WINDOW:
-            _, oldest = self._held.popitem(last=False)
-            self._count -= len(oldest)
-            yield from self._join(oldest)
+        if self._count <= WINDOW:
+            return None
+        _, oldest = self._held.popitem(last=False)
+        self._count -= len(oldest)
+        return self._join(oldest)
 
     def rest(self) -> Iterator[Finding]:
         """Yield all that is still held."""
