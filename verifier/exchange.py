@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -103,4 +103,13 @@ class Door(Protocol):
 
         The caller then connects to `address` and nothing else.
         """
+        ...
+
+
+@runtime_checkable
+class Directory(Protocol):
+    """What a door may know besides: the servers behind a service name (DNS SRV), such as `_mongodb._tcp.HOST`."""
+
+    async def services(self, call: Call, name: str) -> tuple[tuple[str, int], ...] | Trouble:
+        """Return host and port of each server, best first. They are names only: each must pass `Door.admit`."""
         ...

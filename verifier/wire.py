@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -68,13 +68,20 @@ Handshake: TypeAlias = Callable[[Admitted, Account], Awaitable[Said]]
 
 
 async def login(
-    kind: Kind, credential: Credential, door: Door, handshake: Handshake, port: int, base_url: str | None
+    kind: Kind,
+    credential: Credential,
+    door: Door,
+    handshake: Handshake,
+    port: int,
+    base_url: str | None,
+    *,
+    places: Sequence[tuple[str, int]] = (),
 ) -> Verdict:
     """Log in at the first of the credential's hosts that answers, and rule on the server's words.
 
-    `port` is the protocol's own; `base_url` (`scheme://host:port`) replaces host and port.
+    `port` is the protocol's own; `base_url` (`scheme://host:port`) replaces host and port, as do `places`.
     """
-    places = addresses(credential, port, base_url)
+    places = places or addresses(credential, port, base_url)
     if not places:
         return Undecided(Doubt.INCOMPLETE, note="the host or port of the log-in cannot be read")
     account = _account(credential)

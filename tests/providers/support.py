@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from verifier.egress import Egress, Settings
+from verifier.egress.address import resolve
 from verifier.egress.manifest import Manifest
 from verifier.exchange import Admitted, Call, Reply, Request, Trouble
 from verifier.model import Credential, CredentialID, Doubt, KindID
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from verifier.egress import Exchange
+    from verifier.egress.address import Resolver
     from verifier.spec import Kind
 
 
@@ -26,7 +28,11 @@ def credential(kind: str, **parts: str) -> Credential:
 
 @asynccontextmanager
 async def real_door(
-    *kinds: Kind, base_url: str | None = None, seen: list[Exchange] | None = None, private: bool = True
+    *kinds: Kind,
+    base_url: str | None = None,
+    seen: list[Exchange] | None = None,
+    private: bool = True,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[Egress]:
     """Open the product's own door, which lets loopback through only when `private`."""
     settings = Settings(
@@ -35,7 +41,9 @@ async def real_door(
     overrides = {k.id: base_url for k in kinds} if base_url else {}
     calls = [call for kind in kinds for call in kind.manifest()]
     observer = seen.append if seen is not None else None
-    async with Egress(calls, settings=settings, overrides=overrides, environ={}, observer=observer) as door:
+    async with Egress(
+        calls, settings=settings, overrides=overrides, environ={}, observer=observer, resolver=resolver
+    ) as door:
         yield door
 
 

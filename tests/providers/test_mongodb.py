@@ -6,27 +6,35 @@ vectors of RFC 5802 and RFC 7677.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
 import ssl
 from base64 import b64decode, b64encode
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import bson
+import dns.asyncresolver
+import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 import servers
 from impostor import answering, listening
 from servers import free_port
-from support import credential, real_door
+from support import ToldDoor, credential, in_turn, real_door
 
+from verifier.egress.services import look_up
 from verifier.model import Dead, Doubt, How, Live, Undecided
 from verifier.providers import mongodb as provider
 from verifier.scram import Scram, ScramError, prepared
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from verifier.model import Verdict
@@ -109,6 +117,13 @@ def mongo(
     return Mongo({user: (PASSWORD, list(mechanisms))}, **more)
 
 
+def tls_context(folder: Path) -> ssl.SSLContext:
+    servers.certificate(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    return context
+
+
 async def ask(at: int, password: str = PASSWORD, **more: str) -> Verdict:
     parts = {"username": "app", "password": password, "host": "127.0.0.1", "port": str(at)}
     async with real_door(KIND) as door:
@@ -172,21 +187,95 @@ async def test_other_ways_in_are_unsupported(mechanism: str) -> None:
 
 @pytest.mark.parametrize("options", ["", "tls=true"])
 async def test_tls_is_found_and_used(options: str, tmp_path: Path) -> None:
-    servers.certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-    async with listening(mongo().talk, context) as port:
+    async with listening(mongo().talk, tls_context(tmp_path)) as port:
         assert isinstance(await ask(port, options=options), Live)
 
 
-async def test_service_records_are_unsupported_unless_the_config_names_a_server() -> None:
-    verdict = await ask(1, scheme="mongodb+srv")
+# ── mongodb+srv ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Names(asyncio.DatagramProtocol):
+    """A name server that knows service records only."""
+
+    def __init__(self, records: dict[str, list[str]]) -> None:
+        self.records = records
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        question = dns.message.from_wire(data)
+        name = question.question[0].name
+        answer = dns.message.make_response(question)
+        found = self.records.get(name.to_text(omit_final_dot=True))
+        if found:
+            answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *found))
+        else:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        self.transport.sendto(answer.to_wire(), addr)
+
+
+@asynccontextmanager
+async def naming(records: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Names(records), local_addr=("127.0.0.1", 0))
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = ["127.0.0.1"]
+    resolver.port = transport.get_extra_info("sockname")[1]
+    monkeypatch.setattr("verifier.egress.door.look_up", partial(look_up, resolver=resolver))
+    yield
+    transport.close()
+
+
+async def loopback(_host: str, _port: int) -> list[str]:
+    return ["127.0.0.1"]
+
+
+async def ask_srv(host: str) -> Verdict:
+    found = credential("mongodb_uri", username="app", password=PASSWORD, host=host, scheme="mongodb+srv")
+    async with real_door(KIND, resolver=loopback) as door:
+        return await provider.probe(KIND, found, door)
+
+
+async def test_service_records_lead_to_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(mongo().talk, tls_context(tmp_path)) as port:
+        found = [f"1 0 {port} B.x.example.", f"0 9 {free_port()} a.x.example.", "0 0 1 a.elsewhere.example."]
+        async with naming({"_mongodb._tcp.cluster.x.example": found}, monkeypatch):
+            verdict = await ask_srv("Cluster.x.example.")
+    assert isinstance(verdict, Live), verdict
+    assert verdict.evidence.request == f"LOGIN mongodb://b.x.example:{port}/"
+
+
+@pytest.mark.parametrize(
+    ("records", "host", "why"),
+    [
+        ({}, "cluster.x.example", Doubt.UNREACHABLE),
+        ({"_mongodb._tcp.cluster.x.example": ["0 0 1 metadata.example."]}, "cluster.x.example", Doubt.AMBIGUOUS),
+        ({"_mongodb._tcp.cluster": ["0 0 1 a.cluster."]}, "cluster", Doubt.AMBIGUOUS),
+        ({}, "no such host", Doubt.REFUSED),
+    ],
+)
+async def test_service_records_that_lead_nowhere(
+    records: dict[str, list[str]], host: str, why: Doubt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with naming(records, monkeypatch):
+        verdict = await ask_srv(host)
+    assert isinstance(verdict, Undecided), verdict
+    assert verdict.why is why, verdict
+
+
+async def test_a_door_without_a_directory_cannot_tell() -> None:
+    found = credential("mongodb_uri", username="app", password=PASSWORD, host="c.x.net", scheme="mongodb+srv")
+    verdict = await provider.probe(KIND, found, ToldDoor(in_turn()))
     assert isinstance(verdict, Undecided)
     assert verdict.why is Doubt.UNSUPPORTED
+
+
+async def test_the_config_can_name_another_server() -> None:
     async with listening(mongo().talk) as port:
         base = f"mongodb://127.0.0.1:{port}"
         async with real_door(KIND, base_url=base) as door:
-            found = credential("mongodb_uri", username="app", password=PASSWORD, host="c.x.net", scheme="mongodb+srv")
+            found = credential("mongodb_uri", username="app", password=PASSWORD, host="c.x.net")
             assert isinstance(await provider.probe(KIND, found, door, base_url=base), Live)
 
 

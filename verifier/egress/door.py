@@ -17,6 +17,7 @@ from verifier.egress.limiter import Clock, HasLimits, Limiter, Limits, Sleep
 from verifier.egress.manifest import Manifest, Target
 from verifier.egress.plumbing import Settings, proxies, trust
 from verifier.egress.retry import again, passing, retry_after
+from verifier.egress.services import look_up
 from verifier.egress.transport import Answer, Pin, Reqwest, Transport, Wire, reads_as
 from verifier.exchange import Admitted, Call, Reply, Request, Trouble
 from verifier.model import Doubt
@@ -352,6 +353,17 @@ class Egress:
             result = Trouble(Doubt.UNREACHABLE, f"{place[0]} has no address (DNS)", place[0])
         self._tell(call, target, result, self._clock() - started, 1)
         return result
+
+    async def services(self, call: Call, name: str) -> tuple[tuple[str, int], ...] | Trouble:
+        """Look up host and port of the servers behind a service name; each must still pass `admit`."""
+        try:
+            host, _ = self._manifest.admits(call, name, 1)
+        except RefusedError as e:
+            return Trouble(Doubt.REFUSED, f"{call.kind}: {e}")
+        try:
+            return tuple(await look_up(host))
+        except OSError:
+            return Trouble(Doubt.UNREACHABLE, f"{host} has no service record (DNS)", host)
 
     # ── helpers ────────────────────────────────────────────────────────────────────────────────────────
 

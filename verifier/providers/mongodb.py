@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
-from verifier.exchange import Call
+from verifier.exchange import Call, Directory, Trouble
 from verifier.model import Arrival, Doubt, How, Undecided
 from verifier.scram import Scram, ScramError, prepared
 from verifier.spec import Confidence, Example, IdentitySpec, Kind, Limits, Rule
@@ -27,6 +27,7 @@ _OP_MSG = 2013
 _HEAD = 16
 _SHA1, _SHA256 = "SCRAM-SHA-1", "SCRAM-SHA-256"
 _MOST_STEPS = 4
+_SRV = "mongodb+srv"
 _YES = frozenset({"true", "1"})
 
 
@@ -127,11 +128,19 @@ KINDS: tuple[Kind, ...] = (
 
 async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str | None = None) -> Verdict:
     """Ask whether the log-in still works."""
-    scheme = credential.parts.get("scheme")
-    if base_url is None and scheme is not None and "srv" in scheme.reveal().lower():
-        note = "a mongodb+srv address names its servers in DNS service records, which the door does not look up"
-        return Undecided(Doubt.UNSUPPORTED, note=note)
-    return await login(kind, credential, door, handshake, PORT, base_url)
+    scheme, host = credential.parts.get("scheme"), credential.parts["host"].reveal().strip().lower().rstrip(".")
+    if base_url is not None or scheme is None or not scheme.reveal().lower().startswith(_SRV):
+        return await login(kind, credential, door, handshake, PORT, base_url)
+    if not isinstance(door, Directory):
+        return Undecided(Doubt.UNSUPPORTED, note="mongodb+srv names its servers in DNS, which this door does not ask")
+    found = await door.services(kind.calls[0], f"_mongodb._tcp.{host}")
+    if isinstance(found, Trouble):
+        return Undecided(found.why, retry_after=found.retry_after, note=found.note)
+    # A record that leads out of the cluster's own domain is not followed (the drivers' rule, too).
+    places = [place for place in found if place[0].endswith("." + host.partition(".")[2])]
+    if not places or "." not in host:
+        return Undecided(Doubt.AMBIGUOUS, note="the service records of this name lead out of its own domain")
+    return await login(kind, credential, door, handshake, PORT, base_url, places=places)
 
 
 async def handshake(admitted: Admitted, account: Account) -> Said:
@@ -140,7 +149,8 @@ async def handshake(admitted: Admitted, account: Account) -> Said:
     `authenticated` and `mechanism`, or `code`, `codeName` and `errmsg` of its refusal. A server that hangs up on us
     in clear is asked again in TLS; SCRAM shows it no password either way.
     """
-    secure = account.options.get("tls", account.options.get("ssl", "")).lower() in _YES
+    default = "true" if account.scheme == _SRV else ""
+    secure = account.options.get("tls", account.options.get("ssl", default)).lower() in _YES
     if not secure:
         try:
             async with connected(admitted) as stream:
