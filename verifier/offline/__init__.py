@@ -45,7 +45,9 @@ def check(
     verdict = offline(credential.provider, parts, now, canary_accounts, jwt_bound=bound)
     if verdict is None and kind is None and credential.candidates:
         names = ", ".join(credential.candidates[:6]) + (", …" if len(credential.candidates) > 6 else "")  # noqa: PLR2004
-        verdict = Undecided(Doubt.AMBIGUOUS, note=f"its shape fits several kinds of key ({names}); nobody was asked")
+        verdict = Undecided(
+            Doubt.AMBIGUOUS, note=f"its shape alone does not tell whose key it is (perhaps {names}); nobody was asked"
+        )
     return Known(verdict, account)
 
 
