@@ -7,10 +7,13 @@ import gzip
 import json
 import logging
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +29,6 @@ from verifier.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 MARKED = "mark" + "Zq7" * 12
@@ -900,6 +902,28 @@ def test_log_ins_are_admitted_pinned_and_paced() -> None:
 
 
 # ── what others see ────────────────────────────────────────────────────────────────────────────────────
+
+
+SHORT_LIFE = """
+import asyncio
+from verifier.egress.transport import Pin, Reqwest
+
+async def main():
+    wire = Reqwest(user_agent="x", deadline=1.0).wire(Pin("127.0.0.1", 1, "127.0.0.1"))
+    print((await wire.exchange("GET", "http://127.0.0.1:1/", {}, None, None)).note)
+    await wire.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_used_the_door_ends_well() -> None:
+    """Without the rest before exit, some of these abort: the client's thread outlives `close` by a moment."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", SHORT_LIFE]
+    running = [subprocess.Popen(command, stdout=-1, stderr=-1, cwd=root) for _ in range(6)]  # our own
+    ends = [(process.communicate(timeout=60), process.returncode) for process in running]
+    assert ends == [((b"refused the connection\n", b""), 0)] * 6
 
 
 async def test_observer_hears_every_attempt() -> None:

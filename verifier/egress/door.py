@@ -32,7 +32,6 @@ _KEEP_PIN = 60.0
 _MOST_WIRES = 256
 _THROTTLED = 429
 _SHORTEST_CALL = 0.05
-_LAST_BREATH = 0.01
 _FORBIDDEN_HEADERS = frozenset(
     {
         "host",
@@ -136,9 +135,6 @@ class Egress:
         """Close every connection."""
         pins, self._pins = list(self._pins.values()), {}
         await asyncio.gather(*(pin.wire.close() for pin in pins), *self._closing)
-        if pins:
-            # The client's thread may still hold its last object: let it finish before the interpreter may end.
-            await asyncio.sleep(_LAST_BREATH)
 
     # ── HTTP ───────────────────────────────────────────────────────────────────────────────────────────
 
