@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 from verifier.classify import split
 from verifier.classify.aliases import UNKNOWN, Alias, Aliases, Says
 from verifier.classify.index import ShapeIndex
-from verifier.classify.names import PARTS, own, part_of
+from verifier.classify.names import PARTS, part_of
+from verifier.classify.parts import AWS, Namer
 from verifier.model import GENERIC, Absent, Finding, Hashed, KindID, Masked
 from verifier.offline.checksums import fits as checksum_fits
 from verifier.offline.jwt import payload
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from verifier.model import Claim
     from verifier.spec import Kind
 
-RAW2 = "rawv2"
-"""Companion under which a TruffleHog row brings its id and secret in one string, joined by `:` or by nothing."""
-
 MAX_RULES = 10_000
 """Most distinct unknown rules that are counted by name; a report could make up any number of them."""
 
@@ -40,7 +38,6 @@ _TOKEN = re.compile(r"[^\s\"'`=,;<>()\[\]{}|]{12,}")
 _MASK = re.compile(r"[*•…]|\.\.\.|\[?REDACTED|X{4}")
 _MAX_TOKENS = 32
 _JWT = "jwt"
-_AWS = frozenset({"aws_akia", "aws_asia"})
 _SPECIFIC = frozenset({Says.KIND, Says.CHOICE})
 
 
@@ -72,7 +69,8 @@ class Classifier:
         self.aliases = Aliases() if aliases is None else aliases
         self.unknown_rules: Counter[tuple[str, str]] = Counter()
         self.unsupported_rules: Counter[tuple[str, str]] = Counter()
-        self._allowed = {k: frozenset((*n.parts, *n.optional)) for k, n in self.needs.items()}
+        self._namer = Namer(self.index, self.needs, self.aliases)
+        self._allowed = self._namer.allowed
         self._vendors: dict[str, list[str]] = {}
         for kind in self.needs:
             vendor = (vendors or {}).get(kind) or kind.partition("_")[0]
@@ -102,9 +100,9 @@ class Classifier:
         else:
             assert_never(value)
         parts: dict[str, Secret] = {}
-        self._companions(claim, kind, parts)
+        self._namer.add(claim.scanner, claim.companions, kind, parts)
         if "host" in parts and kind != GENERIC:
-            self._tidy(kind, parts)
+            self._namer.tidy(kind, parts)
         return _finding(claim, kind, parts, candidates)
 
     def fits(self, scanner: str, rule: str) -> Callable[[str], bool] | None:
@@ -171,7 +169,7 @@ class Classifier:
         if compound is not None:
             kind = compound.kind
             parts = {n: Secret(v) for n, v in self._rename(kind, compound.parts).items()}
-            self._companions(claim, kind, parts)
+            self._namer.add(claim.scanner, claim.companions, kind, parts)
             return _finding(claim, kind, parts, ())
         kind, part, value, candidates = self._choose(text, alias, forced=forced)
         parts = {part: secret if value is text and len(secret) == len(text) else Secret(value)}
@@ -179,13 +177,13 @@ class Classifier:
             if kind == GENERIC and candidates:
                 kind = self._by_companion(claim, candidates, alias) or kind
                 if kind != GENERIC:
-                    parts = {self._called(part, kind, {}): parts[part]}
+                    parts = {self._namer.called(part, kind, {}): parts[part]}
                     candidates = ()
-            self._companions(claim, kind, parts)
-        if kind in _AWS:
+            self._namer.add(claim.scanner, claim.companions, kind, parts)
+        if kind in AWS:
             kind = _aws(kind, parts)
         if "host" in parts and kind != GENERIC:
-            self._tidy(kind, parts)
+            self._namer.tidy(kind, parts)
         return _finding(claim, kind, parts, candidates)
 
     def _choose(self, text: str, alias: Alias, *, forced: bool) -> _Choice:
@@ -364,100 +362,6 @@ class Classifier:
         there = {part_of(n) or n for n in claim.companions} | {"secret", "password"}
         whole = [k for k in candidates if len(self.needs[k].parts) > 1 and there.issuperset(self.needs[k].parts)]
         return whole[0] if len(whole) == 1 else None
-
-    def _companions(self, claim: Claim, kind: KindID, parts: dict[str, Secret]) -> None:
-        """Add what was reported beside the secret.
-
-        Of a known kind only the parts it declares: a stray one would make two keys of one.
-        """
-        allowed = self._allowed.get(kind)
-        for name, companion in claim.companions.items():
-            text = companion.reveal()
-            if not text or name.lower() == RAW2:
-                continue
-            part = self._part(claim.scanner, name, kind, text, parts)
-            if part in parts:
-                if parts[part].reveal() == text:
-                    continue
-                part = self.index.part(kind, text) or self._gap(kind, parts) or own(name)
-            if part not in parts and (allowed is None or part in allowed):
-                parts[part] = companion
-        if kind != GENERIC:
-            for name, companion in claim.companions.items():
-                if name.lower() == RAW2:
-                    self._unjoin(kind, companion.reveal(), parts)
-
-    def _part(self, scanner: str, name: str, kind: KindID, text: str, parts: Mapping[str, Secret]) -> str:
-        if name in PARTS:
-            return self._called(name, kind, parts)
-        mine = own(name)
-        if mine in self._allowed.get(kind, ()) and mine not in parts:
-            return mine
-        by_shape = self._shape_part(kind, text)
-        if by_shape is not None and by_shape not in parts:
-            return by_shape
-        known = part_of(name)
-        if known is not None:
-            return self._called(known, kind, parts)
-        alias = self.aliases.get(scanner, name)
-        if alias is not None and kind in alias.kinds and alias.captures in PARTS:
-            return self._called(alias.captures, kind, parts)
-        return mine
-
-    def _shape_part(self, kind: KindID, text: str) -> str | None:
-        """Return the part of `kind` that `text` looks like; the two kinds of AWS key share their shapes."""
-        part = self.index.part(kind, text)
-        if part is None and kind in _AWS:
-            part = self.index.part("aws_asia" if kind == "aws_akia" else "aws_akia", text)
-        return part
-
-    def _tidy(self, kind: KindID, parts: dict[str, Secret]) -> None:
-        """Write the host plainly: one key reported with `https://Host/` and with `host` is one key."""
-        said = parts["host"].reveal()
-        host = said.strip().lower()
-        if "://" in host:
-            host = host.partition("://")[2].rpartition("@")[2]
-        host = host.partition("/")[0]
-        if host.count(":") == 1 and "password" in self._allowed.get(kind, ()):
-            host, _, port = host.partition(":")
-            parts.setdefault("port", Secret(port))
-        if host and host != said:
-            parts["host"] = Secret(host)
-
-    def _gap(self, kind: KindID, parts: Mapping[str, Secret]) -> str | None:
-        """Return the only part that `kind` still needs, `None` when it needs several or none."""
-        missing = [p for p in self.needs.get(kind, Needs()).parts if p not in parts]
-        return missing[0] if len(missing) == 1 else None
-
-    def _called(self, part: str, kind: KindID, parts: Mapping[str, Secret]) -> str:
-        """Return the name under which `kind` keeps `part`: secret and password, id and username trade places."""
-        allowed = self._allowed.get(kind)
-        if allowed is None or part in allowed:
-            return part
-        for a, b in (("password", "secret"), ("secret", "password"), ("username", "id"), ("id", "username"),
-                     ("account", "id"), ("account", "host"), ("host", "account"), ("id", "account")):  # fmt: skip
-            if part == a and b in allowed and b not in parts:
-                return b
-        return part
-
-    def _unjoin(self, kind: KindID, both: str, parts: dict[str, Secret]) -> None:
-        """Find the other half in TruffleHog's RawV2, which begins or ends with the half that is known already."""
-        need = self.needs.get(kind, Needs())
-        missing = [p for p in need.parts if p not in parts]
-        if not missing:
-            return
-        known = [v.reveal() for n, v in parts.items() if n in {"secret", "id", "token", "password", "username"}]
-        for text in sorted(known, key=len, reverse=True):
-            if both.startswith(text):
-                both = both[len(text) :]
-            elif both.endswith(text):
-                both = both[: -len(text)]
-        for piece in [p for p in both.strip(":").split(":") if p] if len(missing) > 1 else [both.strip(":")]:
-            fit = self.index.part(kind, piece)
-            part = fit if fit in missing else missing[0] if missing else None
-            if part is not None and piece:
-                parts[part] = Secret(piece)
-                missing.remove(part)
 
     # ── hidden ─────────────────────────────────────────────────────────────────────────────────────────
 
