@@ -133,6 +133,9 @@ def append(  # an event has this many parts
     refs: Refs | None = None,
 ) -> int:
     """Append one event inside the caller's write transaction, sign the new head, return its number."""
+    key = raw.execute("SELECT public_key FROM meta").fetchone()[0]
+    if key != seal.public_key:
+        raise LedgerError("another process gave the ledger a new key just now; run the command again")
     row = raw.execute("SELECT seq, hash FROM head WHERE id = 1").fetchone()
     last, prev = (0, GENESIS) if row is None else row
     newest = raw.execute("SELECT max(seq) FROM events").fetchone()[0] or 0

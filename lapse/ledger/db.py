@@ -1,4 +1,8 @@
-"""One SQLite file, opened the same way everywhere: WAL, short transactions, nothing readable by others."""
+"""One SQLite file, opened the same way everywhere: WAL, short transactions, nothing readable by others.
+
+What is committed outlives a killed process. A power cut may take the last moments (`synchronous=NORMAL`), never more:
+the chain then ends earlier, and is whole.
+"""
 
 from __future__ import annotations
 

@@ -140,7 +140,10 @@ class State(StrEnum):
 
 
 class Select(Struct, frozen=True):
-    """Which keys are wanted; what is left out does not narrow. `scan` keeps the keys that this or a later scan saw."""
+    """Which keys are wanted; what is left out does not narrow.
+
+    `scan` keeps the keys that this or a later scan saw. With `ids`, `limit` and `offset` are not used.
+    """
 
     states: frozenset[State] = frozenset()
     provider: str | None = None

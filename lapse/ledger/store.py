@@ -255,6 +255,16 @@ class Ledger:
             rows = connection.exec_driver_sql(sql, (stamp(now() - retention),)).fetchall()
         return self.purge([CredentialID(f"{vendor}-{digest.hex()}") for vendor, digest in rows])
 
+    def adopt(self, source: KeySource) -> None:
+        """Give a ledger that has no wrapping key its first; one that another process just gave it is as good."""
+        try:
+            self.rewrap(source)
+        except LedgerError:
+            with self._db.read() as connection:
+                if connection.exec_driver_sql("SELECT kek FROM meta").scalar_one() is None:
+                    raise
+            self._wrapped = True
+
     def rewrap(self, new: KeySource | str) -> None:
         """Wrap the ledger's keys with another key; needs the present one once more. Sealed secrets stay as they are.
 
@@ -357,7 +367,7 @@ def open_ledger(address: str | Path, key: KeySource | str | None = None, schedul
             name, kek = connection.exec_driver_sql("SELECT ledger, kek FROM meta").one()
         ledger = Ledger(db, name, source, schedule or Schedule(), wrapped=kek is not None)
         if source is not None and kek is None:
-            ledger.rewrap(source)
+            ledger.adopt(source)
     except BaseException:
         db.close()
         raise

@@ -58,7 +58,9 @@ def finding(number: int, place: int = 0, origin: str = "acme/app", scanner: str 
 def docker_finding(number: int, layer: int = 0) -> Finding:
     image = Image("api", "registry.example", "acme", "1.0", "sha256:" + "a" * 64, f"sha256:{layer:064x}")
     parts = {"secret": Secret(f"planted-{number}-" + "s3cr3t" * 3)}
-    place = Place(SourceKind.DOCKER, image=image, path="app/.env", line=1, author="Ann <a@b.example>", url="https://x/y")
+    place = Place(
+        SourceKind.DOCKER, image=image, path="app/.env", line=1, author="Ann <a@b.example>", url="https://x/y"
+    )
     return Finding(KindID("aws_access_key"), parts, place, "kingfisher", "kf.aws.1", seen_at=START)
 
 

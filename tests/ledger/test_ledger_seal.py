@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001  # parametrised
 """Secrets at rest: sealed or not there at all; where the wrapping key comes from."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from ledger_making import KEY, finding, ingest, judged, live, made, name_of, scan, set_key
 
-from lapse.ledger import KeyTrouble, LedgerError, key_source, open_ledger
+from lapse.ledger import KeyTrouble, LedgerError, Select, key_source, open_ledger
 from lapse.ledger.seal import Bundle, fresh_bundle, pack, unpack
 from verifier.fingerprint import Fingerprinter
 
@@ -108,13 +109,13 @@ def test_a_sealed_ledger_without_its_key_shows_but_neither_writes_nor_unseals(tm
         assert not ledger.keeps_secrets
         assert ledger.status().keys == 1
         assert ledger.check().ok
-        assert [key.hint for key in ledger.keys()] == ["AKIA…1"]
+        assert [key.hint for key in ledger.keys(Select())] == ["AKIA…1"]
         for act in (lambda: ledger.id_key, lambda: ingest(ledger, []), lambda: list(ledger.due(NOW))):
             with pytest.raises(KeyTrouble, match="is sealed"):
                 act()
-    with open_ledger(tmp_path / "ledger.db", set_key("LAPSE_TEST_KEK_9")) as ledger:
-        with pytest.raises(KeyTrouble, match="not the key"):
-            _ = ledger.id_key
+    wrong = set_key("LAPSE_TEST_KEK_9")
+    with open_ledger(tmp_path / "ledger.db", wrong) as ledger, pytest.raises(KeyTrouble, match="not the key"):
+        _ = ledger.id_key
 
 
 def test_a_new_wrapping_key_replaces_the_old_one(tmp_path: Path) -> None:
@@ -129,7 +130,9 @@ def test_a_new_wrapping_key_replaces_the_old_one(tmp_path: Path) -> None:
         list(ledger.due(NOW))
     with open_ledger(tmp_path / "ledger.db", new) as ledger:
         parts = finding(1).parts
-        assert Fingerprinter(ledger.id_key).of("aws", finding(1).provider, parts) == before.of("aws", "aws_access_key", parts)  # type: ignore[arg-type]
+        assert Fingerprinter(ledger.id_key).of("aws", finding(1).provider, parts) == before.of(
+            "aws", "aws_access_key", parts
+        )  # type: ignore[arg-type]
         [due] = ledger.due(NOW)
         assert due.credential.parts["secret"].reveal() == parts["secret"].reveal()
         assert ledger.check().ok
@@ -144,8 +147,30 @@ def test_the_bare_keys_leave_the_file_when_a_wrapping_key_comes(tmp_path: Path) 
         assert bare not in raw_bytes(tmp_path)
 
 
+def test_whoever_still_has_the_old_signing_key_is_told_to_come_again(tmp_path: Path) -> None:
+    with made(tmp_path, key=False) as early:
+        ingest(early, [(1, 0)])
+        with open_ledger(tmp_path / "ledger.db", set_key()) as late:
+            with pytest.raises(LedgerError, match="new key"):
+                early.record([judged(1, live())])
+            assert late.check().ok
+
+
+def test_two_that_bring_the_first_key_at_once_agree(tmp_path: Path) -> None:
+    with made(tmp_path, key=False) as early:
+        source = key_source(set_key())
+        with open_ledger(tmp_path / "ledger.db", source) as late:
+            early._wrapped, early._kek = False, source
+            with pytest.raises(KeyTrouble):
+                early.rewrap(source)
+            early.adopt(source)
+            assert early.keeps_secrets
+            assert early.id_key == late.id_key
+
+
 def test_a_rewrap_that_lost_a_race_changes_nothing(tmp_path: Path) -> None:
     with made(tmp_path) as ledger:
+
         class Racing:
             reference = "env:OTHER"
 
@@ -214,7 +239,9 @@ def test_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", ["", "file", "file:", "vault:key", "awskms:key", "hex:00", "0" * 64, "vault:transit/"])
+@pytest.mark.parametrize(
+    "wrong", ["", "file", "file:", "vault:key", "awskms:key", "hex:00", "0" * 64, "vault:transit/"]
+)
 def test_another_way_to_name_a_key_is_refused_without_repeating_it(wrong: str) -> None:
     with pytest.raises(KeyTrouble) as caught:
         key_source(wrong)
@@ -223,6 +250,7 @@ def test_another_way_to_name_a_key_is_refused_without_repeating_it(wrong: str) -
 
 def test_the_keyring_is_optional_and_asked_by_service_and_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one stand-in here: a desktop keyring cannot be had on a build machine."""
+
     class KeyringError(Exception):
         pass
 

@@ -10,20 +10,22 @@ import pytest
 from ledger_making import KEY, finding, ingest, judged, live, made, name_of, scan, set_key
 from sqlalchemy.exc import DBAPIError
 
-from lapse.ledger import LedgerError, NewerSchema, open_ledger, schema
+from lapse.ledger import LedgerError, NewerSchema, Select, open_ledger, schema
 from lapse.ledger.db import Database, path_of
 from lapse.ledger.errors import explained, sentence
 from lapse.ledger.migrations import migrate, version_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
 
 def broken(path: Path) -> str:
-    with pytest.raises(LedgerError) as caught, open_ledger(path, KEY) as ledger:
+    with pytest.raises(LedgerError) as caught, open_ledger(path, KEY) as ledger:  # noqa: PT012  # any may be first
         ledger.status()
         ingest(ledger, [(number, 0) for number in range(100)])
-        list(ledger.keys())
+        list(ledger.keys(Select()))
         assert ledger.check().ok
     assert caught.value.__cause__ is None
     assert "Traceback" not in str(caught.value)
@@ -72,7 +74,9 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path) -> None:
         assert ledger.check().ok
 
 
-def test_a_writer_that_never_ends_is_named_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_never_ends_is_named_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lapse.ledger.db.BUSY_MS", 50)
     with made(tmp_path) as ledger:
         ingest(ledger, [(1, 0)])
@@ -140,7 +144,7 @@ def test_older_schemas_go_up_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
         path = ledger.path
     taken: list[int] = []
 
-    def step(version: int):
+    def step(version: int) -> Callable[[Connection], None]:
         def add(connection: Connection) -> None:
             taken.append(version)
             connection.exec_driver_sql(f"CREATE TABLE new_{version} (id INTEGER)")

@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001  # parametrised
 """Verdicts: how they fold, what is due next, what a killed run has left."""
 
 from __future__ import annotations
@@ -28,19 +29,21 @@ from lapse.ledger import (
 )
 from lapse.ledger.clock import stamp
 from lapse.ledger.fold import Facts, Knowledge, fold, turn, wait
-from verifier.model import Credential, Doubt, KindID
+from verifier.model import Credential, Doubt, KindID, Undecided
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lapse.ledger import Ledger
+    from verifier.model import Verdict
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 WORDS = {"L": live(), "l": live(restricted=True), "d": dead(), "D": dead(confirmed=True), "?": unsure()}
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with made(tmp_path) as opened:
         ingest(opened, [(1, 0), (1, 1), (2, 0), (3, 0)])
         yield opened
@@ -212,7 +215,11 @@ def test_recall_remembers_for_callers_who_hold_the_secret(tmp_path: Path) -> Non
         one, two, three = ledger.recall(mine)
         assert (one.credential.id, one.last, one.dead_since) == (name_of(1), dead(), START)
         assert (two.last, three.last) == (None, None)
-        assert [d.credential.id for d in ledger.recall(mine, since=START - HOUR)] == [name_of(1), name_of(2), name_of(3)]
+        assert [d.credential.id for d in ledger.recall(mine, since=START - HOUR)] == [
+            name_of(1),
+            name_of(2),
+            name_of(3),
+        ]
         ledger.record([judged(1, dead(confirmed=True), 1)])
         assert [d.credential.id for d in ledger.recall(mine, since=START - HOUR)] == [name_of(2), name_of(3)]
 
@@ -320,8 +327,10 @@ def test_the_dead_are_purged_after_their_time_and_not_sealed_again(ledger: Ledge
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(list(WORDS.values())), st.booleans())
-def test_a_verdict_comes_back_as_it_was_given(tmp_path_factory: pytest.TempPathFactory, verdict, note: bool) -> None:
-    given_one = replace(verdict, evidence=None, note="why") if note and verdict == unsure() else verdict
+def test_a_verdict_comes_back_as_it_was_given(
+    tmp_path_factory: pytest.TempPathFactory, verdict: Verdict, note: bool
+) -> None:
+    given_one = replace(verdict, evidence=None, note="why") if note and isinstance(verdict, Undecided) else verdict
     with made(tmp_path_factory.mktemp("ledger")) as ledger:
         ingest(ledger, [(1, 0)])
         ledger.record([judged(1, given_one)])
