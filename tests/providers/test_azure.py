@@ -78,7 +78,7 @@ def test_roles_tell_the_privilege(roles: object, privilege: Privilege) -> None:
     assert who.privilege is privilege
 
 
-@pytest.mark.parametrize("minted", ["opaque", "a.!!!.c", "a.bm90anNvbg.c"])
+@pytest.mark.parametrize("minted", ["opaque", "a.!!!.c", "a.bm90anNvbg.c", "a.ü.c"])
 async def test_a_token_that_is_no_jwt_is_live_all_the_same(minted: str) -> None:
     body = json.dumps({"token_type": "Bearer", "expires_in": 3599, "access_token": minted})
     assert isinstance(await principal(ToldDoor(in_turn(reply(200, body)))), Live)
@@ -221,9 +221,11 @@ async def test_an_account_key_that_is_none_makes_no_call(parts: dict[str, str]) 
 
 
 async def test_the_config_can_name_another_storage() -> None:
-    door = ToldDoor(lambda _: PROPERTIES)
-    assert isinstance(await storage(door, base_url="http://127.0.0.1:9"), Live)
-    assert [r.url.reveal() for r in door.requests] == ["http://127.0.0.1:9/?restype=service&comp=properties"]
+    door = ToldDoor(azurite)
+    assert isinstance(await storage(door, base_url="http://127.0.0.1:9/shop/"), Live), (
+        "an emulator's path is signed too"
+    )
+    assert [r.url.reveal() for r in door.requests] == ["http://127.0.0.1:9/shop/?restype=service&comp=properties"]
 
 
 # ── Cosmos DB ──────────────────────────────────────────────────────────────────────────────────────────

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pymysql
 import pytest
+import servers
 from impostor import answering, listening
 from pymysql import _auth as oracle
 from servers import free_port
@@ -16,7 +20,7 @@ from verifier.model import Dead, Doubt, How, Live, Undecided
 from verifier.providers import mysql as provider
 
 if TYPE_CHECKING:
-    import asyncio
+    from pathlib import Path
 
     from servers import Server
 
@@ -153,6 +157,34 @@ async def test_mysql_8_with_the_password_in_its_cache() -> None:
         assert isinstance(await ask(port, "app", "sesame"), Live)
     assert oracle.scramble_caching_sha2(b"sesame", SALT) in got
     assert b"sesame" not in got
+
+
+async def test_mysql_8_gets_the_password_itself_inside_tls_only(tmp_path: Path) -> None:
+    servers.certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    got: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        """Talk by blocking sockets: asyncio would already have read the client's first TLS bytes."""
+        plain, _ = listener.accept()
+        with plain:
+            plain.sendall(greeting(flags=0x0008_8A00))
+            got.append(plain.recv(36))
+            with context.wrap_socket(plain, server_side=True) as secure:
+                got.append(secure.recv(4096))
+                secure.sendall(packet(3, b"\x01\x04"))
+                got.append(secure.recv(4096))
+                secure.sendall(packet(5, OK[4:]))
+                secure.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = asyncio.to_thread(serve, listener)
+        verdict, _ = await asyncio.gather(ask(listener.getsockname()[1], "app", "sesame"), server)
+    assert isinstance(verdict, Live)
+    assert b"app" not in got[0], "not even the user's name goes out before TLS"
+    assert b"app\x00" in got[1]
+    assert got[2] == packet(4, b"sesame\x00")
 
 
 @pytest.mark.parametrize(

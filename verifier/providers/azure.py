@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -578,7 +578,7 @@ def _nowhere(said: Undecided) -> bool:
 
 async def _blob(kind: Kind, call: Call, base: str, account: str, key: bytes, door: Door) -> Verdict:
     date = _now()
-    signature = sign_storage(account, key, date)
+    signature = sign_storage(account, key, date, f"{urlsplit(base).path}/")
     url = f"{base}/?restype=service&comp=properties"
     headers = {"x-ms-date": date, "x-ms-version": _STORAGE_VERSION}
     headers["Authorization"] = f"SharedKey {account}:{signature}"
@@ -591,9 +591,9 @@ def _request(call: Call, url: str, headers: Mapping[str, str]) -> Request:
     return Request(call=call, url=Secret(url), shown=url, headers=hidden, carrier="authorization")
 
 
-def sign_storage(account: str, key: bytes, date: str) -> str:
-    """Return the Shared Key signature of Get Blob Service Properties at `date`."""
-    text = "\n".join(("GET", *[""] * 11, f"x-ms-date:{date}", f"x-ms-version:{_STORAGE_VERSION}", f"/{account}/"))
+def sign_storage(account: str, key: bytes, date: str, path: str = "/") -> str:
+    """Return the Shared Key signature of Get Blob Service Properties at `date`; an emulator's `path` is longer."""
+    text = "\n".join(("GET", *[""] * 11, f"x-ms-date:{date}", f"x-ms-version:{_STORAGE_VERSION}", f"/{account}{path}"))
     return _mac(key, f"{text}\ncomp:properties\nrestype:service")
 
 
