@@ -161,6 +161,14 @@ async def test_misbehaving_servers_are_unreachable(name: str) -> None:
     assert said.host == "127.0.0.1"
 
 
+async def test_the_deadline_holds_on_a_warm_wire_too() -> None:
+    async with NoiseServer() as server, door(server.base("silent"), settings={"deadline": 0.1}) as out:
+        for _ in range(2):
+            answer = await asyncio.wait_for(out.send(ask(f"{server.base('silent')}/user")), timeout=10)
+            assert isinstance(answer, Trouble)
+            assert "in time" in answer.note
+
+
 @pytest.mark.parametrize("name", ["gigabyte", "gzip-bomb"])
 async def test_only_64_kib_are_read(name: str) -> None:
     async with NoiseServer() as server, door(server.base(name)) as out:
@@ -562,6 +570,15 @@ async def test_no_proxy_goes_direct() -> None:
     assert isinstance(reply, Reply)
     assert reply.route == "direct"
     assert proxy.seen == []
+
+
+async def test_the_client_reads_no_proxy_variable_behind_our_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with canned(http(200)) as (port, _), RecordingProxy() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        async with door(f"http://127.0.0.1:{port}", environ={}) as out:
+            assert isinstance(await out.send(ask(f"http://127.0.0.1:{port}/user")), Reply)
+        assert proxy.seen == []
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,12 @@ def test_text_without_secrets_is_left_alone(text: str) -> None:
     assert redact(text, ["\U0010fffd" * 20]) == text
 
 
+def test_a_run_of_twelve_is_a_fragment_and_eleven_is_not() -> None:
+    secret = "abcdefghijklmnopqrstuvwxyz"
+    assert redact(f"<{secret[5:17]}>", [secret]) == f"<{MASK}>"
+    assert redact(f"<{secret[5:16]}>", [secret]) == f"<{secret[5:16]}>"
+
+
 def test_masked_echo_stays_readable() -> None:
     secret = "sk-" + "Ab3" * 12 + "wxyz"
     said = "Incorrect API key provided: sk-Ab3Ab***********************wxyz. You can find"
