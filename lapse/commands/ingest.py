@@ -56,7 +56,15 @@ class Intake:
             self.failed += 1
             return
         with report:
-            scan = Scan(report.format.scanner, Path(name).name, report.format.name, origin, complete=not partial)
+            scan = Scan(
+                report.format.scanner,
+                Path(name).name,
+                report.format.name,
+                origin,
+                complete=not partial,
+                # A report of loose files speaks for what the same report file spoke for the last time.
+                fallback=None if name == "-" else f"report:{Path(name).resolve()}",
+            )
             rows = self._rows(report, tree)
             count = self._ledger.ingest(scan, rows, whole=lambda: report.complete and not partial)
         self.files.append(

@@ -128,22 +128,28 @@ class Intake:
                 batch = _Batch(raw, self)
                 self.origins.add(batch.source(self.scan.scanner, self.scan.origin))
                 batch.tell(at, ())
+        origins = sorted(self.origins)
+        for start in range(0, len(origins), _PAIRS):
+            self._remove_from(origins[start : start + _PAIRS], at)
+
+    def _remove_from(self, origins: Sequence[int], at: int) -> None:
+        """Mark what earlier complete scans had in these sources and this one lacks; one transaction a batch."""
         gone = (
-            "SELECT id, credential FROM findings WHERE source=? AND last_scan<? AND whole=1 AND removed IS NULL LIMIT ?"
+            "SELECT id, credential FROM findings WHERE source IN (" + ",".join("?" * len(origins)) + ")"  # noqa: S608
+            " AND last_scan<? AND whole=1 AND removed IS NULL LIMIT ?"
         )
-        for source in sorted(self.origins):
-            more = True
-            while more:
-                with self.writer.write() as raw:
-                    rows = raw.execute(gone, (source, self.id, BATCH)).fetchall()
-                    more = len(rows) == BATCH
-                    if not rows:
-                        break
-                    raw.executemany("UPDATE findings SET removed=? WHERE id=?", [(at, i) for i, _ in rows])
-                    raw.executemany("UPDATE states SET present=present-1 WHERE credential=?", [(c,) for _, c in rows])
-                    refs = Refs(touched=pack_ids(i for i, _ in rows))
-                    self.writer.append(raw, EventKind.REMOVED, Payload(scan=self.id), refs=refs, at=at)
-                    self.removed += len(rows)
+        more = True
+        while more:
+            with self.writer.write() as raw:
+                rows = raw.execute(gone, (*origins, self.id, BATCH)).fetchall()
+                more = len(rows) == BATCH
+                if not rows:
+                    break
+                raw.executemany("UPDATE findings SET removed=? WHERE id=?", [(at, i) for i, _ in rows])
+                raw.executemany("UPDATE states SET present=present-1 WHERE credential=?", [(c,) for _, c in rows])
+                refs = Refs(touched=pack_ids(i for i, _ in rows))
+                self.writer.append(raw, EventKind.REMOVED, Payload(scan=self.id), refs=refs, at=at)
+                self.removed += len(rows)
 
 
 class _Batch:
@@ -330,7 +336,7 @@ class _Batch:
         sql = "SELECT id FROM holders WHERE mark=?"
         holder = self._intern("holders", sql, (mark,), (mark, *row))
         scan = self._in.scan
-        origin = scan.origin if scan.origin is not None else place.origin
+        origin = scan.origin if scan.origin is not None else place.origin or scan.fallback
         source = self.source(scanner, origin or "")
         if origin:
             self._in.origins.add(source)

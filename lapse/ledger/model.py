@@ -49,7 +49,8 @@ class Scan(Struct, frozen=True):
 
     `complete`: the scanner looked at everything, in `origin` if given, else in each place's own origin that the report
     names. What an earlier complete scan had there and this one lacks is then removed from source. `origin` has the form
-    of `Place.origin` and, where given, names the source of all rows of this report.
+    of `Place.origin` and, where given, names the source of all rows of this report; `fallback` names that of the rows
+    whose place has no origin of its own (loose files).
     """
 
     scanner: str
@@ -58,6 +59,7 @@ class Scan(Struct, frozen=True):
     origin: str | None = None
     complete: bool = False
     at: datetime | None = None
+    fallback: str | None = None
 
 
 class IngestCount(Struct, frozen=True):
