@@ -2,7 +2,7 @@
 
     python benchmarks/ingest.py [--rows 850000] [--format jsonl|array]
 
-Makes a seeded TruffleHog report (about 590 bytes a row; three findings a key), runs `lapse ingest` on it in a process
+Makes a seeded TruffleHog report (about 590 bytes a row; three findings a key; 10,456 images of four layers), runs `lapse ingest` on it in a process
 of its own, and prints one line of JSON.
 """
 
@@ -33,10 +33,11 @@ def row(rng: random.Random, n: int) -> dict[str, object]:
     name, prefix, length = DETECTORS[(n // 3) % len(DETECTORS)]
     secret = prefix + "".join(rng.choices(ALPHABET, k=length)) if n % 3 == 0 else row.last
     row.last = secret
+    image, layer = n % 10_456, n % 4
     place = {
-        "image": f"acme-{n % 205}/service-{n % 10456}",
-        "tag": f"1.{n % 40}",
-        "layer": f"sha256:{n % 5000:064x}",
+        "image": f"acme-{image % 205}/service-{image}",
+        "tag": f"1.{image % 40}",
+        "layer": f"sha256:{image * 4 + layer:064x}",
         "file": f"/srv/app/releases/{n % 9973}/config/settings-{n % 97}.env",
     }
     return {
