@@ -158,6 +158,22 @@ class Issuer(Protocol):
         ...
 
 
+@runtime_checkable
+class Replacer(Issuer, Protocol):
+    """An issuer whose style is `replace`: setting the new value kills the old one in the same moment.
+
+    The crash-safe order is *generate → store → apply → verify*: `mint` only makes a value on this machine and changes
+    nothing at the issuer (`Minted.ref` is the same key, `orphans` is always empty); the caller stores it, and then
+    hands exactly what the store gives back to `apply`. After a crash the value is read from the store again, so no
+    moment exists in which the only working value is in memory. A store that already works still holds the old value
+    until then, as its former version.
+    """
+
+    def apply(self, ref: KeyRef, parts: Parts) -> None:
+        """Set exactly this value at the issuer (`parts["secret"]`). Repeating with the same value is harmless."""
+        ...
+
+
 class Stored(Struct, frozen=True):
     """Where a value lies now: `version` is the store's own; `run` the marker stored with it, empty when none."""
 
