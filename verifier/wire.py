@@ -97,6 +97,8 @@ async def login(
         result = await _at(kind, call, door, handshake, account, (host, where))
         if not (isinstance(result, Undecided) and result.why is Doubt.UNREACHABLE):
             break
+    if base_url is not None and result.evidence is not None:
+        return replace(result, evidence=replace(result.evidence, route="base"))
     return result
 
 

@@ -142,7 +142,9 @@ async def test_the_config_can_name_another_server(users: Server) -> None:
     base = f"postgresql://127.0.0.1:{users.port}"
     async with real_door(KIND, base_url=base) as door:
         asked = credential("postgres", username="scram", password=PASSWORD, host="db.example.com", database="postgres")
-        assert isinstance(await provider.probe(KIND, asked, door, base_url=base), Live)
+        verdict = await provider.probe(KIND, asked, door, base_url=base)
+        assert isinstance(verdict, Live)
+        assert verdict.evidence.route == "base"
 
 
 async def test_of_several_hosts_the_first_that_answers_is_asked(users: Server) -> None:

@@ -111,6 +111,12 @@ async def test_rediss_never_falls_back_to_clear(users: Server, monkeypatch: pyte
     assert verdict.why is Doubt.UNREACHABLE
 
 
+async def test_a_sentinel_judges_no_password(users: Server) -> None:
+    verdict = await ask(users.port, "wrong", scheme="redis+sentinel")
+    assert isinstance(verdict, Undecided)
+    assert verdict.why is Doubt.INCOMPLETE
+
+
 async def test_no_password_is_sent_before_redis_has_answered() -> None:
     got = bytearray()
 

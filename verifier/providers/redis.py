@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verifier.exchange import Call
-from verifier.model import Arrival, Doubt, How
+from verifier.model import Arrival, Doubt, How, Undecided
 from verifier.spec import Confidence, Example, IdentitySpec, Kind, Limits, Rule
 from verifier.wire import Account, Said, Stream, connected, login
 
@@ -137,6 +137,10 @@ KINDS: tuple[Kind, ...] = (
 
 async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str | None = None) -> Verdict:
     """Ask whether the log-in still works."""
+    scheme = credential.parts.get("scheme")
+    if base_url is None and scheme is not None and "sentinel" in scheme.reveal().lower():
+        note = "the address is a sentinel's, which has a password of its own: the data servers are not named"
+        return Undecided(Doubt.INCOMPLETE, note=note)
     return await login(kind, credential, door, handshake, PORT, base_url)
 
 
