@@ -141,9 +141,11 @@ async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str
         return asker.failed("the certificate of the issuer is neither beside the key nor where it should lie")
 
     def ocsp(body: bytes) -> Said | str:
+        """Read a responder's answer."""
         return _said("ocsp", x509.read_ocsp(body, leaf, issuer, datetime.now(UTC)))
 
     def crl(body: bytes) -> Said | str:
+        """Read a revocation list."""
         return _said("crl", x509.read_crl(body, leaf, issuer, datetime.now(UTC)))
 
     question = x509.ocsp_request(leaf, issuer)
