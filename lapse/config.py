@@ -112,6 +112,20 @@ class ProviderConfig(Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: int | None = None
 
 
+class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sources.github]`, `[sources.gitlab]`: an API to pull findings from. `token` is a reference."""
+
+    token: str = ""
+    base_url: str = ""
+
+
+class SourcesConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sources]`: the secret-scanning APIs that `lapse ingest github:…` and `gitlab:…` read."""
+
+    github: SourceConfig = SourceConfig("env:GITHUB_TOKEN", "https://api.github.com")
+    gitlab: SourceConfig = SourceConfig("env:GITLAB_TOKEN", "https://gitlab.com")
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set. Every key is explained in `config.example.toml`."""
 
@@ -122,6 +136,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     egress: EgressConfig = EgressConfig()
     canaries: CanaryConfig = CanaryConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
+    sources: SourcesConfig = SourcesConfig()
     providers: dict[str, ProviderConfig] = {}
 
     @property
@@ -173,7 +188,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _from_environment(data: dict[str, Any], environ: dict[str, str]) -> None:
     """Lay `LAPSE_SECTION_KEY` over the file: `LAPSE_SCOPE_MODE=ours` is `[scope] mode = "ours"`."""
     for name, kind in get_type_hints(Config).items():
-        if name == "providers":
+        if name in {"providers", "sources"}:
             continue
         for key, hint in get_type_hints(kind).items():
             value = environ.get(f"LAPSE_{name}_{key}".upper())
@@ -220,7 +235,7 @@ def _durations(data: dict[str, Any]) -> None:
     """Let durations be written as plain strings."""
     for section, kind in get_type_hints(Config).items():
         table = data.get(section)
-        if section == "providers" or not isinstance(table, dict):
+        if section in {"providers", "sources"} or not isinstance(table, dict):
             continue
         for key, hint in get_type_hints(kind).items():
             if hint is Duration and isinstance(table.get(key), str):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from verifier.exchange import Call, Door
     from verifier.model import Credential, Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 """Counts up when `Kind` changes, so that an old cache is never read."""
 
 

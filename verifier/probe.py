@@ -9,6 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
+from verifier.egress import retry_after
 from verifier.exchange import Reply, Request, Trouble
 from verifier.model import Arrival, Dead, Doubt, Evidence, How, Live, Undecided
 from verifier.redact import excerpt
@@ -39,12 +42,17 @@ async def probe(catalogue: Catalogue, credential: Credential, door: Door, base_u
         return Undecided(Doubt.UNSUPPORTED, note="no provider of this name can be verified")
     if kind.probe == "none":
         return Undecided(Doubt.UNSUPPORTED, note=kind.reason)
-    missing = [p for p in kind.parts if p not in credential.parts]
+    missing = [p for p in kind.parts if p not in credential.parts and not (base_url and _addresses(kind, p))]
     if missing:
         return Undecided(Doubt.INCOMPLETE, note=f"needs {' and '.join(missing)}, which the report does not hold")
     if isinstance(kind.probe, Probe):
         return await _http(kind, kind.probe, catalogue.judge(kind), credential, door, base_url)
     return await catalogue.prober(kind).probe(kind, credential, door, base_url=base_url)
+
+
+def _addresses(kind: Kind, part: str) -> bool:
+    """Whether `part` only says where to ask: the config's `base_url` says it, too."""
+    return isinstance(kind.probe, Probe) and part == kind.probe.instance
 
 
 async def _http(
@@ -81,12 +89,17 @@ async def _http(
 async def ask(kind: Kind, judge: Judge, request: Request, door: Door, secrets: Iterable[str]) -> Verdict:
     """Send one request and rule on its reply. For Python providers too."""
     secrets = tuple(secrets)
-    answer = await door.send(request)
+    secret = max(secrets, key=len, default="")
+
+    def decisive(reply: Reply) -> bool:
+        # A 429 may say "out of credits", a 500 the vendor's own word: then asking again learns nothing.
+        return judge(reply, secret).verdict != "undecided"
+
+    answer = await door.send(replace(request, decisive=decisive))
     match answer:
         case Trouble():
             return Undecided(answer.why, retry_after=answer.retry_after, note=answer.note)
         case Reply():
-            secret = max(secrets, key=len, default="")
             return verdict(kind, judge(answer, secret), answer, request, secrets)
         case _:
             assert_never(answer)
@@ -115,7 +128,7 @@ def verdict(kind: Kind, ruling: Ruling, reply: Reply, request: Request, secrets:
         case "dead":
             return Dead(evidence, ruling.how or How.REJECTED)
         case _:
-            return Undecided(ruling.why or Doubt.AMBIGUOUS, evidence, _retry_after(reply), ruling.note)
+            return Undecided(ruling.why or Doubt.AMBIGUOUS, evidence, _wait(reply), ruling.note)
 
 
 def values(kind: Kind, credential: Credential) -> dict[str, str] | None:
@@ -211,6 +224,6 @@ def _scrub(credential: Credential) -> tuple[str, ...]:
     return tuple(v.reveal() for name, v in credential.parts.items() if name not in {"host", "port", "region"})
 
 
-def _retry_after(reply: Reply) -> timedelta | None:
-    said = reply.headers.get("retry-after", "").strip()
-    return timedelta(seconds=min(int(said), 86_400)) if said.isascii() and said.isdigit() and len(said) < 9 else None  # noqa: PLR2004
+def _wait(reply: Reply) -> timedelta | None:
+    seconds = retry_after(reply.headers)
+    return None if seconds is None else timedelta(seconds=seconds)

@@ -248,8 +248,9 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
 
     `parts` are required for a probe, `optional` may help. `probe = "none"` with a `reason` for what cannot be verified
     safely. `confirm_after` (seconds) and `propagation` (seconds) override the defaults where the provider is known to
-    waver. `jwt` says that the token is a JWT whose `exp` ends it. `vendor`, `digest` and `module` are set by the
-    loader.
+    waver. `jwt` says that the token is a JWT whose `exp` ends it. `by_address`: a refusal may be about our address and
+    not about the key, so Dead only for a key that was accepted from here before. `vendor`, `digest` and `module` are
+    set by the loader.
     """
 
     id: Slug
@@ -267,6 +268,7 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
     confirm_after: float | None = None
     propagation: float = 60.0
     jwt: bool = False
+    by_address: bool = False
     aliases: dict[str, tuple[str, ...]] = {}
     console: str = ""
     example: tuple[Example, ...] = ()

@@ -198,9 +198,13 @@ class _Run:
         base = self.terms.base_urls.get(credential.provider)
         public_half = credential.parts.get("id")
         if public_half is None:
-            return await probe(self.catalogue, credential, self.door, base)
-        async with self._same_id[f"{credential.provider}:{public_half.reveal()}"]:
-            return await probe(self.catalogue, credential, self.door, base)
+            verdict = await probe(self.catalogue, credential, self.door, base)
+        else:
+            async with self._same_id[f"{credential.provider}:{public_half.reveal()}"]:
+                verdict = await probe(self.catalogue, credential, self.door, base)
+        if isinstance(verdict, Dead) and kind is not None and kind.by_address and item.last_live is None:
+            return Undecided(Doubt.AMBIGUOUS, verdict.evidence, note="refused, but perhaps only from our address")
+        return verdict
 
     def _brake(self, vendor: str) -> None:
         if self.doubter.braked(vendor) and vendor not in self._alarmed:

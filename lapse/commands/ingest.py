@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from lapse.commands.pull import pull, pulls
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
 from lapse.output import jsonv1
@@ -18,16 +19,48 @@ from verifier.model import Claim, Credential, Skipped
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lapse.ledger import Ledger
     from verifier.catalogue import Catalogue
-    from verifier.ingest.read import Report
     from verifier.ingest.source import Tree
     from verifier.model import CredentialID, Finding
 
 SHOWN = 10
 """Bad rows told one by one; the rest are counted."""
+
+
+class Batch(NamedTuple):
+    """Where rows come from: a report's name, its format and scanner, and what it speaks for (see `Scan`)."""
+
+    name: str
+    format: str
+    scanner: str
+    origin: str | None
+    fallback: str | None = None
+
+
+class _Told:
+    """Counts rows, and names the bad ones, the first few one by one."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self._name, self._quiet = safe(name), quiet
+        self.findings = self.skipped = 0
+
+    def good(self, items: Iterable[Claim | Skipped]) -> Iterator[Claim]:
+        for item in items:
+            if isinstance(item, Skipped):
+                self.skipped += 1
+                if self.skipped <= SHOWN:
+                    at = f", {safe(item.field)}" if item.field else ""
+                    say(f"{self._name}:{item.row}{at}: {item.reason}; {item.remedy}", quiet=self._quiet)
+            else:
+                self.findings += 1
+                yield item
+
+    def end(self) -> None:
+        if self.skipped > SHOWN:
+            say(f"{self._name}: {self.skipped - SHOWN} more rows were skipped", quiet=self._quiet)
 
 
 class Intake:
@@ -47,39 +80,50 @@ class Intake:
 
     def file(self, name: str, as_format: str | None, tree: Tree | None, origin: str | None, *, partial: bool) -> None:
         """Read one report; what cannot be read is one sentence, and the other files go on."""
-        from lapse.ledger import Scan  # noqa: PLC0415  # SQLAlchemy is slow to import
-
         try:
             report = read(name, as_format)
         except UnreadableReport as e:
             say(f"lapse: {e}")
             self.failed += 1
             return
+        # A report of loose files speaks for what the same report file spoke for the last time.
+        fallback = None if name == "-" else f"report:{Path(name).resolve()}"
         with report:
-            scan = Scan(
-                report.format.scanner,
-                Path(name).name,
-                report.format.name,
-                origin,
-                complete=not partial,
-                # A report of loose files speaks for what the same report file spoke for the last time.
-                fallback=None if name == "-" else f"report:{Path(name).resolve()}",
+            self.take(
+                Batch(name, report.format.name, report.format.scanner, origin, fallback),
+                report,
+                lambda: report.complete and not partial,
+                tree,
             )
-            rows = self._rows(report, tree)
-            count = self._ledger.ingest(scan, rows, whole=lambda: report.complete and not partial)
-        self.files.append(
-            jsonv1.FileOut(name, report.format.name, report.findings, report.skipped, report.complete and not partial)
+
+    def take(
+        self, batch: Batch, items: Iterable[Claim | Skipped], whole: Callable[[], bool], tree: Tree | None = None
+    ) -> None:
+        """Read rows into the ledger; `whole` is asked afterwards whether they were a complete scan."""
+        from lapse.ledger import Scan  # noqa: PLC0415  # SQLAlchemy is slow to import
+
+        told = _Told(batch.name, quiet=self._quiet)
+        scan = Scan(
+            batch.scanner,
+            Path(batch.name).name,
+            batch.format,
+            batch.origin,
+            complete=True,
+            fallback=batch.fallback,
         )
-        self.findings += count.findings
+        count = self._ledger.ingest(scan, self._rows(told.good(items), tree), whole=whole)
+        told.end()
+        self.files.append(jsonv1.FileOut(batch.name, batch.format, told.findings, told.skipped, whole()))
+        self.findings += told.findings
         self.keys += count.keys
         self.new += count.new
         self.scans.append(count.scan)
-        if report.skipped > SHOWN:
-            say(f"{safe(name)}: {report.skipped - SHOWN} more rows were skipped", quiet=self._quiet)
 
-    def _rows(self, report: Report, tree: Tree | None) -> Iterator[tuple[Finding, CredentialID, str]]:
+    def _rows(self, claims: Iterable[Claim], tree: Tree | None) -> Iterator[tuple[Finding, CredentialID, str]]:
         keep = self._ledger.keeps_secrets
-        for finding in classify_all(self._claims(report, tree), self.classifier):
+        if tree is not None:
+            claims = (self._from_source(claim, tree) for claim in claims)
+        for finding in classify_all(claims, self.classifier):
             vendor = self._catalogue.vendor(finding.provider)
             name = self._ids.of(vendor, finding.provider, self._identifying(finding))
             if finding.hidden is not None:
@@ -97,15 +141,6 @@ class Intake:
             known = repr(finding.hidden) if finding.hidden.__struct_fields__ else f"{p.origin}:{p.path}:{p.line}"
             parts["hidden"] = Secret(f"{finding.scanner}:{finding.rule}:{known}")
         return parts
-
-    def _claims(self, report: Report, tree: Tree | None) -> Iterator[Claim]:
-        for item in report:
-            if isinstance(item, Skipped):
-                if report.skipped <= SHOWN:
-                    at = f", {item.field}" if item.field else ""
-                    say(f"{safe(report.file)}:{item.row}{at}: {item.reason}; {item.remedy}", quiet=self._quiet)
-                continue
-            yield item if tree is None else self._from_source(item, tree)
 
     def _from_source(self, claim: Claim, tree: Tree) -> Claim:
         from verifier.ingest.source import recover, restore  # noqa: PLC0415  # only with --source
@@ -145,7 +180,10 @@ def run(
         intake = Intake(setup, ledger, quiet=quiet)
         tree = open_tree(stack, source)
         for name in files:
-            intake.file(name, as_format, tree, origin, partial=partial)
+            if pulls(name):
+                pull(setup, intake, name, partial=partial)
+            else:
+                intake.file(name, as_format, tree, origin, partial=partial)
         keeps = ledger.keeps_secrets
     return tell(intake, keeps=keeps, json=json, quiet=quiet)
 
@@ -154,7 +192,7 @@ def open_tree(stack: ExitStack, source: Path | None) -> Tree | None:
     """Open what `--source` names; a `Stop` when it is nothing to read from."""
     if source is None:
         return None
-    from verifier.ingest.archive import UnreadableSource  # noqa: PLC0415  # only with --source
+    from verifier.ingest.boxes import UnreadableSource  # noqa: PLC0415  # only with --source
     from verifier.ingest.source import open_source  # noqa: PLC0415
 
     try:

@@ -56,7 +56,9 @@ def _plain(kind: Kind) -> dict[str, object]:
 
 
 def _calls(catalogue: Catalogue, *, json: bool) -> None:
-    calls = sorted(catalogue.manifest(), key=lambda c: (c.kind, c.host, c.path))
+    from verifier.ingest import pull  # noqa: PLC0415  # only for this list
+
+    calls = sorted({*catalogue.manifest(), *pull.CALLS}, key=lambda c: (c.kind, c.host, c.path))
     if json:
         raw(msgspec.json.encode(calls))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import sys
 from collections import defaultdict
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import uvloop
 from msgspec.structs import replace
 
 from lapse.commands.ingest import Intake, open_tree
@@ -71,7 +71,7 @@ def run(options: Options, config: Path | None) -> Exit:
         stack.enter_context(only_one(ledger.path))
         chosen = _choose(setup, ledger, options, stack)
         try:
-            asyncio.run(_ask(setup, ledger, options, chosen))
+            uvloop.run(_ask(setup, ledger, options, chosen))
         except LedgerError as e:
             raise Stop(str(e)) from None
         except KeyboardInterrupt:

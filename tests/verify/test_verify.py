@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 from world import CATALOGUE, NOW, Weather, World, confirmed, due, key, lives, run
 
+from verifier.catalogue import Catalogue
 from verifier.confirm import Patience
-from verifier.exchange import Reply, Request, Trouble
 from verifier.model import Arrival, Credential, CredentialID, Dead, Doubt, Evidence, KindID, Live, Undecided
 from verifier.ports import Due, Judged
 from verifier.scope import Mode, Ownership, Scope
 from verifier.secret import Secret
 from verifier.verify import Terms, verify
+
+if TYPE_CHECKING:
+    from verifier.exchange import Reply, Request, Trouble
 
 QUICK = Terms(patience=Patience(confirm_after=0.05))
 EVIDENCE = Evidence("GET /", 200, "", "", "acme@0", NOW, "h", arrival=Arrival.PROVEN)
@@ -174,6 +178,14 @@ async def test_two_candidates_of_one_id_are_never_asked_at_once() -> None:
     free = Slow(live={key(n) for n in range(4)})
     await run(free, [due(n) for n in range(4)], QUICK)
     assert free.most_at_once > 1
+
+
+async def test_a_refusal_that_may_be_about_our_address_kills_only_what_worked_from_here() -> None:
+    by_address = Catalogue(replace(k, by_address=True) for k in CATALOGUE)
+    never = [e async for batch in verify({"acme": [due(1)]}, by_address, World(), QUICK) for e in batch]
+    assert [type(e.verdict) for e in never if isinstance(e, Judged)] == [Undecided]
+    once = [e async for batch in verify({"acme": [was_live(1)]}, by_address, World(), QUICK) for e in batch]
+    assert [type(e.verdict) for e in once if isinstance(e, Judged)] == [Dead, Dead]
 
 
 async def test_closing_the_iterator_stops_the_run() -> None:

@@ -46,6 +46,7 @@ KINDS: tuple[Kind, ...] = (
         parts=("username", "password", "host"),
         optional=("port", "database", "scheme", "options"),
         probe="code",
+        by_address=True,  # 'app'@'10.%' with the right password answers 1045 to everybody else
         identity=IdentitySpec(principal="user"),
         limits=Limits(rate=5, burst=5, concurrency=4),
         calls=(
