@@ -174,6 +174,23 @@ class Replacer(Issuer, Protocol):
         ...
 
 
+@runtime_checkable
+class SelfRevoker(Issuer, Protocol):
+    """An issuer of style `revoke` where only the leaked credential itself can end itself: there is no admin way.
+
+    A `KeyRef` holds no secret, so the credential comes along. Its answer proves nothing (`202 Accepted` is said to any
+    text): only a probe proves the death. `state` therefore never says `GONE`, and repeating `revoke` is harmless.
+    """
+
+    def consequence(self, old: Credential) -> str:
+        """Say in one sentence what else dies with this very credential and who is told: for the plan."""
+        ...
+
+    def revoke(self, old: Credential) -> None:
+        """End exactly this credential for good. One that is dead already is no error."""
+        ...
+
+
 class Stored(Struct, frozen=True):
     """Where a value lies now: `version` is the store's own; `run` the marker stored with it, empty when none."""
 
