@@ -65,7 +65,7 @@ def _tell(key: Key, found: tuple[Found, ...], story: list[Story]) -> None:
     if key.last and key.last.evidence:
         _evidence(key.last.evidence)
     gone = " — all gone from the source" if key.removed_from_source else ""
-    out(f"  {'seen in':<10} {len(found)} places{gone}")
+    out(f"  {'seen in':<10} {_places(len(found))}{gone}")
     for f in found[:PLACES]:
         p = f.place
         name = p.image.reference if p.image else p.repository or str(p.source)
@@ -87,12 +87,16 @@ def _evidence(e: Evidence) -> None:
         out(f"  {'':<10} {safe(e.excerpt)[:160]}")
 
 
+def _places(n: int, which: str = "") -> str:
+    return f"{n} {which}place{'' if n == 1 else 's'}"
+
+
 def _event(event: Story) -> str:
     match event:
         case Seen():
-            return f"{safe(event.scanner)} saw it in {event.places} new places ({safe(event.file)})"
+            return f"{safe(event.scanner)} saw it in {_places(event.places, 'new ')} ({safe(event.file)})"
         case Gone():
-            return f"gone from {event.places} places: a complete scan no longer had them"
+            return f"gone from {_places(event.places)}: a complete scan no longer had them"
         case Told():
             said = jsonv1.word(event.verdict)
             return f"{said}{f' ({event.turn})' if event.turn else ''}"

@@ -45,7 +45,7 @@ def _figures(s: Status) -> list[tuple[str, int]]:
         ("not asked yet", s.unchecked),
         ("dead, not confirmed yet", s.dead_unconfirmed),
         ("proven dead", s.dead),
-        ("canaries (never called)", s.canaries),
+        ("canary keys (never called)", s.canaries),
         ("somebody else's", s.foreign),
         ("distinct keys in all", s.keys),
         ("findings", s.findings),

@@ -132,7 +132,7 @@ def row(ledger: Ledger, key: Key) -> tuple[str, ...]:
         name = p.image.reference if p.image else p.repository or ""
         where = f"{name} {p.path or ''}{f':{p.line}' if p.line else ''}".strip()
         where += " (removed)" if key.removed_from_source else ""
-    return (key.short, verdict(key), key.provider, who(key), str(key.findings), where[:80])
+    return (key.short, verdict(key), key.provider, who(key), str(key.findings), _cut(where, 80))
 
 
 def verdict(key: Key) -> str:
@@ -159,8 +159,12 @@ def who(key: Key) -> str:
             return ""
         case Live(identity=i):
             names = [n for n in (i.principal, i.account, i.organisation) if n] if i else []
-            return " / ".join(dict.fromkeys(names))[:60]
+            return _cut(" / ".join(dict.fromkeys(names)), 60)
         case Dead(how=how):
             return str(how)
         case Undecided(why=why, note=note):
-            return f"{why}: {note}"[:70] if note else str(why)
+            return _cut(f"{why}: {note}", 70) if note else str(why)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

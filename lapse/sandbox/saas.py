@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from base64 import b64decode
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
     from types import TracebackType
 
     from verifier.catalogue import Catalogue
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["live", "restricted", "dead"]
 _MOST = 1 << 20
+_REFUSALS = frozenset({400, 401, 403})
 
 
 class Asked(NamedTuple):
@@ -100,8 +104,32 @@ class Saas:
         return _http(example.status, headers, example.body.replace("{secret}", secret))
 
 
+@contextmanager
+def playing(saas: Saas) -> Iterator[Saas]:
+    """Run the simulator in a thread of its own until the context ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True, name="saas")
+    thread.start()
+
+    def wait(coroutine: Coroutine[object, object, object]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    try:
+        wait(saas.__aenter__())
+        yield saas
+    finally:
+        wait(saas.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 def _example(kind: Kind, state: State) -> Example | None:
-    return next((e for e in kind.example if e.verdict == state), None)
+    """Return the reply of that state; where no reply proves a death, the refusal that leaves it undecided."""
+    found = next((e for e in kind.example if e.verdict == state), None)
+    if found is None and state == "dead":
+        return next((e for e in kind.example if e.verdict == "undecided" and e.status in _REFUSALS), None)
+    return found
 
 
 def _plain(value: str) -> str:
