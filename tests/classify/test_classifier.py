@@ -132,7 +132,7 @@ COLLISIONS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "some"), COLLISIONS, ids=lambda v: str(v)[:12])
+@pytest.mark.parametrize(("value", "some"), COLLISIONS, ids=[str(n) for n in range(len(COLLISIONS))])
 @pytest.mark.parametrize("rule", ["generic-api-key", "a rule nobody knows"])
 def test_a_bare_shape_stays_ambiguous_without_a_rule(value: str, some: set[str], rule: str) -> None:
     found = CLASSIFIER.classify(claim(value, rule))
@@ -141,7 +141,7 @@ def test_a_bare_shape_stays_ambiguous_without_a_rule(value: str, some: set[str],
     assert parts(found) == {"secret": value}
 
 
-@pytest.mark.parametrize(("value", "some"), COLLISIONS, ids=lambda v: str(v)[:12])
+@pytest.mark.parametrize(("value", "some"), COLLISIONS, ids=[str(n) for n in range(len(COLLISIONS))])
 def test_the_rule_decides_a_bare_shape(value: str, some: set[str]) -> None:
     tables = CLASSIFIER.aliases.tables["trufflehog"]
     rules = {a.kinds[0]: r for r in tables if (a := CLASSIFIER.aliases.get("trufflehog", r)) and a.says is Says.KIND}

@@ -72,6 +72,7 @@ def test_a_sound_key_is_not_settled_offline(text: str) -> None:
         (private(RSA).replace(private(RSA)[100:200], ""), "truncated"),
         (private(RSA, PrivateFormat.OpenSSH)[:400] + "\n-----END " + "OPENSSH PRIVATE KEY-----", "truncated"),
     ],
+    ids=["pkcs8", "pkcs1", "openssh", "cut-off", "truncated", "openssh-truncated"],
 )
 def test_a_key_that_cannot_be_used_is_incomplete(text: str, says: str) -> None:
     verdict = ask(secret=text)
