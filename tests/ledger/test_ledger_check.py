@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ledger_making import KEY, dead, ingest, judged, live, name_of, rows, scan, set_key, unsure
 
 from lapse.ledger import Canary, EventKind, Kept, Ledger, Owner, Problem, Select, open_ledger
-from lapse.ledger.chain import pack_ids, unpack_ids
+from lapse.ledger.chain import event_hash, head_message, pack_ids, unpack_ids
 from lapse.ledger.check import check
+from lapse.ledger.rowlog import segment
 from lapse.ledger.schema import LOGS
 
 FOLDS = ("states", "sealed", "mentions", "head", "meta", "scans", "runs", "findings")
@@ -86,11 +87,13 @@ def other(value: Any) -> Any:
 
 
 def edit(full: Path, table: str, row: int, column: str) -> tuple[str, tuple[Any, ...]]:
-    key = "credential" if table == "mentions" else "rowid"
+    where = "rowid=?"
+    if table == "mentions":
+        where = "credential=? AND seq=(SELECT max(m.seq) FROM mentions m WHERE m.credential=mentions.credential)"
     raw = sqlite3.connect(full)
-    old = raw.execute(f'SELECT "{column}" FROM {table} WHERE {key}=?', (row,)).fetchone()[0]
+    old = raw.execute(f'SELECT "{column}" FROM {table} WHERE {where}', (row,)).fetchone()[0]
     raw.close()
-    return f'UPDATE {table} SET "{column}"=? WHERE {key}=?', (other(old), row)
+    return f'UPDATE {table} SET "{column}"=? WHERE {where}', (other(old), row)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -148,11 +151,19 @@ def test_a_row_put_in_by_hand_is_found(full: Path, table: str) -> None:
     raw = sqlite3.connect(full)
     columns = [row[1] for row in raw.execute(f"PRAGMA table_info({table})")]
     raw.close()
-    values = ",".join(f'max("{c}") + 1' if c in {"id", "credential"} else f'max("{c}")' for c in columns)
-    if table in {"holders", "credentials"}:
-        values = values.replace('max("mark")', "x'00'").replace('max("hash")', "x'00'")
-    elif table in {"rules", "sources"}:
-        values = values.replace('max("scanner")', "'z'")
+
+    def value(column: str) -> str:
+        match column:
+            case "id" | "credential":
+                return f'coalesce(max("{column}"), 0) + 1'
+            case "mark" | "hash":
+                return "x'00'"
+            case "scanner":
+                return "'another'"
+            case _:
+                return f'coalesce(max("{column}"), 1)'
+
+    values = ",".join(map(value, columns))
     problems = tampered(full, f"INSERT INTO {table} SELECT {values} FROM {table}")
     assert table in {p.table for p in problems}, problems
 
@@ -163,6 +174,16 @@ def test_an_event_put_in_by_hand_is_found(full: Path) -> None:
     assert first.table == "events"
     [problem] = tampered(full, insert.replace("max(seq) + 1", "0 * max(seq)"))
     assert (problem.table, problem.row) == ("events", 0)
+
+
+@pytest.mark.parametrize("seq", [1, 5])
+def test_an_event_rewritten_with_its_own_true_hash_breaks_the_chain_after_it(full: Path, seq: int) -> None:
+    raw = sqlite3.connect(full)
+    row = raw.execute("SELECT prev, seq, at, kind, payload, refs FROM events WHERE seq=?", (seq,)).fetchone()
+    raw.close()
+    digest = event_hash(row[0], seq, row[2] + 1, *row[3:])
+    problems = tampered(full, ("UPDATE events SET at=at+1, hash=? WHERE seq=?", (digest, seq)))
+    assert (problems[0].table, problems[0].row, problems[0].event) == ("events", seq, seq + 1)
 
 
 def test_the_newest_events_cut_off_are_missed(full: Path) -> None:
@@ -183,9 +204,6 @@ def test_a_hundred_problems_are_enough(full: Path) -> None:
 
 def rechained(full: Path) -> Path:
     """Return a copy in which somebody who has the key rewrote history: a verdict changed, every hash made anew."""
-    from lapse.ledger.chain import event_hash, head_message  # noqa: PLC0415
-    from lapse.ledger.rowlog import segment  # noqa: PLC0415
-
     path = full.parent / "rechained.db"
     shutil.copy(full, path)
     with open_ledger(path, KEY) as ledger:

@@ -124,12 +124,12 @@ def tables(path: Path) -> list[str]:
     return found
 
 
-def test_an_empty_file_becomes_version_one(tmp_path: Path) -> None:
+def test_an_empty_file_becomes_the_present_version(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     path.touch()
     with open_ledger(path) as ledger:
         with ledger._db.read() as connection:
-            assert version_of(connection, "l.db") == schema.VERSION == 1
+            assert version_of(connection, "l.db") == schema.VERSION
         assert ledger.check().ok
     first = tables(path)
     with open_ledger(path) as ledger:
@@ -151,14 +151,17 @@ def test_older_schemas_go_up_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
 
         return add
 
-    monkeypatch.setattr("lapse.ledger.store.VERSION", 3)
-    monkeypatch.setattr("lapse.ledger.store.migrate", lambda c, name: migrate(c, name, 3, {2: step(2), 3: step(3)}))
+    one, two = schema.VERSION + 1, schema.VERSION + 2
+    monkeypatch.setattr("lapse.ledger.store.VERSION", two)
+    monkeypatch.setattr(
+        "lapse.ledger.store.migrate", lambda c, name: migrate(c, name, two, {n: step(n) for n in (one, two)})
+    )
     with open_ledger(path, KEY) as ledger:
-        assert taken == [2, 3]
+        assert taken == [one, two]
         assert ledger.check().ok
         assert ledger.status().events == 5, "made, scan, findings, scan-ended, migrated"
     with open_ledger(path, KEY):
-        assert taken == [2, 3]
+        assert taken == [one, two]
 
 
 def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
 
     db = Database(path)
     with pytest.raises(OSError), db.write() as connection:  # noqa: PT011  # whatever the step raises
-        migrate(connection, "x", 2, {2: fails})
+        migrate(connection, "x", schema.VERSION + 1, {schema.VERSION + 1: fails})
     db.close()
     assert tables(path) == before
 
@@ -181,10 +184,10 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     with made(tmp_path) as ledger:
         path = ledger.path
     raw = sqlite3.connect(path)
-    raw.execute("UPDATE schema_version SET version=7")
+    raw.execute("UPDATE schema_version SET version=70")
     raw.commit()
     raw.close()
-    with pytest.raises(NewerSchema, match="schema 7, this one knows 1"):
+    with pytest.raises(NewerSchema, match=f"schema 70, this one knows {schema.VERSION}"):
         open_ledger(path, set_key())
 
 
