@@ -1,0 +1,1 @@
+"""Whoever uses a secret and must be given the new one: one file each."""

@@ -1,0 +1,1 @@
+"""Whoever makes and kills keys: one file each, none knows another."""

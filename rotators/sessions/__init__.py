@@ -1,0 +1,1 @@
+"""What ends the sessions a leaked key opened: one file each."""

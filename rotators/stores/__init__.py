@@ -1,0 +1,1 @@
+"""Where new secrets are kept: one file each, none knows another."""
