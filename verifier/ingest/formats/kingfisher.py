@@ -151,8 +151,19 @@ def _claimed(validation: Validation) -> Claimed:
             return Claimed.UNKNOWN
 
 
-def _value(snippet: str) -> Secret | Hidden:
-    return Absent() if not snippet or _REDACTED.fullmatch(snippet) else Secret(snippet)
+def _value(snippet: str, command: str | None = None) -> Secret | Hidden:
+    return Absent() if not snippet or _REDACTED.fullmatch(snippet) else Secret(_whole(snippet, command))
+
+
+def _whole(snippet: str, command: str | None) -> str:
+    """Return the connection string of which 2.x reports the password alone: it stands in the validate command only."""
+    if not command or "://" not in command or "://" in snippet:
+        return snippet
+    try:
+        last = shlex.split(command)[-1]
+    except ValueError:
+        return snippet
+    return last if f":{snippet}@" in last else snippet
 
 
 def _vars(command: str | None) -> Iterator[tuple[str, str]]:
@@ -198,7 +209,7 @@ def _claim(row: int, rule: Rule, finding: Finding) -> Claim:
     return Claim(
         SCANNER_1 if rule.id.startswith("kingfisher.") else SCANNER,
         rule.id,
-        _value(finding.snippet),
+        _value(finding.snippet, finding.validate_command),
         _place(finding.path, finding.line, finding.column_start, git),
         row,
         beside,
