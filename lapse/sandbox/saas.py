@@ -16,6 +16,9 @@ from urllib.parse import unquote
 
 import msgspec
 
+from verifier.model import Doubt
+from verifier.spec import Probe
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from types import TracebackType
@@ -79,6 +82,8 @@ class Saas:
                 body = await reader.readexactly(min(int(headers.get("content-length", "0")), _MOST))
                 writer.write(self._answer(line, headers, body.decode("utf-8", "replace")))
                 await writer.drain()
+                if headers.get("connection", "").lower() == "close":
+                    break
         writer.close()
 
     def _answer(self, line: str, headers: dict[str, str], body: str) -> bytes:
@@ -91,10 +96,12 @@ class Saas:
         self.asked.append(Asked(method, name, path, known=state is not None))
         if kind is None:
             return _http(404, {"content-type": "application/json"}, '{"sandbox":"no such kind of key"}')
-        return self._reply(kind, state, carried)
+        carrier = kind.probe.carrier if isinstance(kind.probe, Probe) else "url"
+        arrived = carrier in headers or carrier in {"url", "body"}
+        return self._reply(kind, state, carried, arrived=arrived)
 
-    def _reply(self, kind: Kind, state: State | None, carried: str) -> bytes:
-        example = _example(kind, state or "dead")
+    def _reply(self, kind: Kind, state: State | None, carried: str, *, arrived: bool) -> bytes:
+        example = _example(kind, state or "dead") if arrived else _absent(kind) or _example(kind, "dead")
         if example is None:
             return _http(501, {"content-type": "application/json"}, '{"sandbox":"no example of this answer"}')
         secret = next((s for s in self._keys.get(kind.id, {}) if s in carried), "")
@@ -130,6 +137,11 @@ def _example(kind: Kind, state: State) -> Example | None:
     if found is None and state == "dead":
         return next((e for e in kind.example if e.verdict == "undecided" and e.status in _REFUSALS), None)
     return found
+
+
+def _absent(kind: Kind) -> Example | None:
+    """Return the answer to a request without a key, where it differs from the one to an unknown key."""
+    return next((e for e in kind.example if e.why is Doubt.INCOMPLETE), None)
 
 
 def _plain(value: str) -> str:

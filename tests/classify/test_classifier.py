@@ -516,4 +516,5 @@ def test_classification_never_raises(
 @given(value=st.from_regex(r"[A-Za-z0-9_.-]{1,80}", fullmatch=True), rule=st.sampled_from(RULES))
 def test_a_token_is_never_lost(value: str, rule: tuple[str, str]) -> None:
     found = CLASSIFIER.classify(claim(value, rule[1], rule[0]))
-    assert value in parts(found).values() or ":" in value
+    # a host is kept in lower case, so that equal hosts get equal ids
+    assert value.lower() in {part.lower() for part in parts(found).values()} or ":" in value
