@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
-from msgspec.structs import replace
 
+from lapse.asking import Ears, Job, ask, only_one
 from lapse.commands.ingest import Intake, open_tree
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
-from lapse.ledger import Canary, EventKind, LedgerError, Owner, Select, State
+from lapse.ledger import LedgerError, Select
 from lapse.output import jsonv1, listing
 from lapse.output.console import Progress, raw, say
-from verifier.egress import Egress
-from verifier.model import Dead, Doubt, Undecided
-from verifier.ports import Judged
-from verifier.scope import Ownership
-from verifier.verify import Alarm, verify
+from verifier.model import Dead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lapse.ledger import Ledger, Run
     from verifier.egress import Exchange
@@ -39,8 +34,6 @@ RESUME = timedelta(hours=12)
 
 FAR = timedelta(days=3650)
 """`verify` asks about everything, due or not; the nightly job asks only about what is due."""
-
-CANARY_NOTE = "canary"
 
 
 @dataclass(frozen=True)
@@ -78,17 +71,6 @@ def run(options: Options, config: Path | None) -> Exit:
             said = "interrupted; what was learnt is kept, and the next run goes on from here"
             raise Stop(said, Exit.INTERRUPTED) from None
         return _finish(ledger, options, chosen)
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Let one verification at a time work on a ledger: one probe a key is a promise."""
-    with Path(f"{path}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Stop(f"another verification is at work on {path}; wait for it or stop it") from None
-        yield
 
 
 # ── what is asked about ────────────────────────────────────────────────────────────────────────────────
@@ -179,28 +161,17 @@ def _living(items: Iterable[Due], *, every: bool) -> Iterator[Due]:
 
 
 async def _ask(setup: Setup, ledger: Ledger, options: Options, chosen: Chosen) -> None:
-    terms = setup.terms(wait=options.wait)
-    progress = Progress(chosen.total, quiet=options.quiet)
-    scribe = _Scribe(ledger, chosen.run, progress, jsonl=options.shape == "jsonl", awaits=terms.wait)
-    observer = _trace if options.verbose else None
-    limits = {k.id: k.limits for k in setup.catalogue}
-    door = Egress(
-        setup.catalogue.manifest(),
-        settings=setup.settings(),
-        limits=limits,
-        overrides=setup.base_urls,
-        observer=observer,
+    def lines(ids: Sequence[CredentialID]) -> None:
+        found = {k.id: k for k in ledger.keys(Select(ids=tuple(ids)))}
+        for name in ids:
+            raw(jsonv1.encode(jsonv1.line(found[name])))
+
+    ears = Ears(
+        Progress(chosen.total, quiet=options.quiet),
+        ready=lines if options.shape == "jsonl" else None,
+        exchange=_trace if options.verbose else None,
     )
-    scribe.write(list(_hidden(ledger, chosen.select)))
-    async with door:
-        async for batch in verify(chosen.due, setup.catalogue, door, terms):
-            scribe.write([e for e in batch if isinstance(e, Judged)])
-            for event in batch:
-                if isinstance(event, Alarm):
-                    ledger.note(EventKind.ALARM, event.text)
-                    progress.note(f"ALARM: {event.text}")
-    scribe.end()
-    progress.end()
+    await ask(setup, ledger, Job(chosen.select, chosen.due, chosen.run), ears, wait=options.wait)
     ledger.end_run(chosen.run)
 
 
@@ -208,59 +179,6 @@ def _trace(exchange: Exchange) -> None:
     said = exchange.status if exchange.status is not None else exchange.trouble
     call = exchange.call
     say(f"{call.kind}: {call.method} {exchange.host}{call.path} → {said} in {exchange.elapsed:.3f} s")
-
-
-def _hidden(ledger: Ledger, select: Select) -> Iterator[Judged]:
-    """Say of keys whose secret no report holds that nobody can be asked."""
-    now = datetime.now(UTC)
-    note = "the report holds no secret; read it back with --source"
-    for key in ledger.keys(replace(select, states=frozenset({State.UNCHECKED}))):
-        if key.incomplete:
-            yield Judged(key.id, key.provider, Undecided(Doubt.INCOMPLETE, note=note), now)
-
-
-class _Scribe:
-    """Records verdicts, then prints them. A first Dead waits for its second look, so that a key has one line."""
-
-    def __init__(self, ledger: Ledger, run: Run, progress: Progress, *, jsonl: bool, awaits: bool) -> None:
-        self._ledger, self._run, self._progress = ledger, run, progress
-        self._jsonl, self._awaits = jsonl, awaits
-        self._pending: dict[CredentialID, None] = {}
-        self._seen: set[CredentialID] = set()
-
-    def write(self, judged: list[Judged]) -> None:
-        if not judged:
-            return
-        self._ledger.record(judged, self._run)
-        self._mark(judged)
-        ready: list[CredentialID] = []
-        for one in judged:
-            fresh = isinstance(one.verdict, Dead) and not one.verdict.confirmed
-            if one.id not in self._pending:
-                self._progress.step(jsonv1.word(one.verdict))
-            if fresh and self._awaits and one.id not in self._pending:
-                self._pending[one.id] = None
-                continue
-            self._pending.pop(one.id, None)
-            ready.append(one.id)
-        self._print(ready)
-
-    def end(self) -> None:
-        self._print(list(self._pending))
-        self._pending.clear()
-
-    def _mark(self, judged: list[Judged]) -> None:
-        for ownership, owner in ((Ownership.OURS, Owner.OURS), (Ownership.FOREIGN, Owner.FOREIGN)):
-            if ids := [j.id for j in judged if j.ownership is ownership]:
-                self._ledger.mark(ids, owner=owner)
-        if ids := [j.id for j in judged if isinstance(j.verdict, Undecided) and j.verdict.note.startswith(CANARY_NOTE)]:
-            self._ledger.mark(ids, canary=Canary.YES)
-
-    def _print(self, ids: list[CredentialID]) -> None:
-        if self._jsonl and ids:
-            lines = {k.id: k for k in self._ledger.keys(Select(ids=tuple(ids)))}
-            for name in ids:
-                raw(jsonv1.encode(jsonv1.line(lines[name])))
 
 
 # ── saying ─────────────────────────────────────────────────────────────────────────────────────────────
