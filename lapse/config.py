@@ -10,37 +10,24 @@ import ipaddress
 import os
 import re
 import tomllib
-from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
 from platformdirs import user_cache_path, user_config_path, user_data_path
 
 from lapse.exits import Exit, Stop
-from lapse.references import looks_like_key
+from lapse.references import REFERENCE, looks_like_key
+from lapse.sections import DURATION, Duration, MetricsConfig, NightlyConfig, NotifyConfig, OwnerRule, PolicyRule
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-
-class Duration(Struct, frozen=True):
-    """A span written `90s`, `10m`, `6h` or `30d`."""
-
-    text: str
-
-    @property
-    def seconds(self) -> float:
-        """The span in seconds."""
-        m = _DURATION.fullmatch(self.text)
-        return float(m.group(1)) * _UNITS[m.group(2)] if m else 0.0
-
-    @property
-    def delta(self) -> timedelta:
-        """The span as a timedelta."""
-        return timedelta(seconds=self.seconds)
+_TABLES = frozenset({"providers", "sources", "policy", "owner"})
+"""Sections that the environment cannot set: tables of tables and lists of tables."""
 
 
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,6 +125,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     catalogue: CatalogueConfig = CatalogueConfig()
     sources: SourcesConfig = SourcesConfig()
     providers: dict[str, ProviderConfig] = {}
+    nightly: NightlyConfig = NightlyConfig()
+    policy: tuple[PolicyRule, ...] = ()
+    owner: tuple[OwnerRule, ...] = ()
+    notify: NotifyConfig = NotifyConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @property
     def ledger_url(self) -> str:
@@ -188,7 +180,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _from_environment(data: dict[str, Any], environ: dict[str, str]) -> None:
     """Lay `LAPSE_SECTION_KEY` over the file: `LAPSE_SCOPE_MODE=ours` is `[scope] mode = "ours"`."""
     for name, kind in get_type_hints(Config).items():
-        if name in {"providers", "sources"}:
+        if name in _TABLES:
             continue
         for key, hint in get_type_hints(kind).items():
             value = environ.get(f"LAPSE_{name}_{key}".upper())
@@ -221,25 +213,48 @@ def _decode(data: dict[str, Any], name: str, text: str) -> Config:
 
 
 def _unknown(key: str, steps: str, name: str, text: str) -> Stop:
-    section = steps.lstrip(".").partition(".")[0]
-    known = [*get_type_hints(get_type_hints(Config)[section])] if section and section != "providers" else []
-    if section == "providers":
-        known = list(ProviderConfig.__struct_fields__)
-    known = known or list(Config.__struct_fields__)
+    known = [f.encode_name for f in msgspec.structs.fields(_struct_at(steps))]
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}"
     return Stop(f"{name}:{_line(text, f'{steps}.{key}')}: unknown key `{key}`{hint}", Exit.USAGE)
 
 
-def _durations(data: dict[str, Any]) -> None:
+def _struct_at(steps: str) -> type[Struct]:
+    """Return the type that `steps` (`.nightly.source[0]`) leads to."""
+    here: Any = Config
+    for name in re.findall(r"\.([^.\[\]]+)", steps):
+        here = _inner(_hints(here)[name])
+    return here if isinstance(here, type) and issubclass(here, Struct) else Config
+
+
+def _inner(hint: Any) -> Any:  # noqa: ANN401  # a type, a generic alias or a union
+    """Return what a tuple, a table or an optional value holds; anything else as it is."""
+    if get_origin(hint) is dict:
+        return get_args(hint)[1]
+    if get_origin(hint) is tuple or isinstance(hint, UnionType):
+        return get_args(hint)[0]
+    return hint
+
+
+def _hints(kind: type[Struct]) -> dict[str, Any]:
+    """Return the types of a struct's fields by the names that a file has them under."""
+    found = get_type_hints(kind)
+    return {f.encode_name: found[f.name] for f in msgspec.structs.fields(kind)}
+
+
+def _durations(data: dict[str, Any], kind: type[Struct] = Config) -> None:
     """Let durations be written as plain strings."""
-    for section, kind in get_type_hints(Config).items():
-        table = data.get(section)
-        if section in {"providers", "sources"} or not isinstance(table, dict):
-            continue
-        for key, hint in get_type_hints(kind).items():
-            if hint is Duration and isinstance(table.get(key), str):
-                table[key] = {"text": table[key]}
+    for key, hint in _hints(kind).items():
+        value, inner = data.get(key), _inner(hint)
+        if inner is Duration and isinstance(value, str):
+            data[key] = {"text": value}
+        elif isinstance(inner, type) and issubclass(inner, Struct) and inner is not Duration:
+            several = isinstance(value, dict) and get_origin(hint) is dict
+            found = list(value.values()) if isinstance(value, dict) and several else value
+            found = found if isinstance(found, list) else [value]
+            for table in found:
+                if isinstance(table, dict):
+                    _durations(table, inner)
 
 
 def _check(config: Config, data: dict[str, Any], name: str, text: str) -> None:
@@ -250,7 +265,7 @@ def _check(config: Config, data: dict[str, Any], name: str, text: str) -> None:
         if looks_like_key(value):
             said = "looks like a key; write a reference: env:NAME, file:PATH, keyring:SERVICE/NAME or vault:PATH#FIELD"
             raise stop(steps, f"{steps.lstrip('.')} {said}")
-        if steps.endswith(".text") and not _DURATION.fullmatch(value):
+        if steps.endswith(".text") and not DURATION.fullmatch(value):
             where = steps.removesuffix(".text")
             raise stop(where, f"{where.lstrip('.')} is no duration; write 90s, 10m, 6h or 30d")
     for network in config.egress.allow_private:
@@ -263,6 +278,21 @@ def _check(config: Config, data: dict[str, Any], name: str, text: str) -> None:
         if override.base_url and not re.match(r"https?://[^/@]+", override.base_url):
             said = "base_url must be https://host, or http:// on a network of egress.allow_private"
             raise stop(f".providers.{kind}.base_url", said)
+    _check_references(config, stop)
+
+
+def _check_references(config: Config, stop: Callable[[str, str], Stop]) -> None:
+    for steps, value in _references(config):
+        if value and not REFERENCE.fullmatch(value):
+            said = "must be a reference, for the address holds a secret: env:NAME, file:PATH, keyring: or vault:"
+            raise stop(steps, f"{steps.lstrip('.')} {said}")
+
+
+def _references(config: Config) -> list[tuple[str, str]]:
+    """Return what must be a reference and where it stands."""
+    found = [(".notify.urls", u) for u in config.notify.urls] + [(".notify.urgent", u) for u in config.notify.urgent]
+    found += [(f".owner[{i}].notify", u) for i, o in enumerate(config.owner) for u in o.notify]
+    return [*found, (".notify.ticket.token", config.notify.ticket.token)]
 
 
 def _strings(value: object, steps: str) -> list[tuple[str, str]]:
@@ -272,7 +302,9 @@ def _strings(value: object, steps: str) -> list[tuple[str, str]]:
         case dict():
             return [x for k, v in value.items() for x in _strings(v, f"{steps}.{k}")]
         case list():
-            return [x for v in value for x in _strings(v, steps)]
+            return [
+                x for i, v in enumerate(value) for x in _strings(v, f"{steps}[{i}]" if isinstance(v, dict) else steps)
+            ]
         case _:
             return []
 

@@ -122,7 +122,13 @@ class Setup:
     def _schedule(self) -> Schedule:
         from lapse.ledger import Schedule  # noqa: PLC0415  # SQLAlchemy is slow to import
 
-        return Schedule(confirm_after=self.config.verify.confirm_after.delta)
+        night = self.config.nightly
+        return Schedule(
+            confirm_after=self.config.verify.confirm_after.delta,
+            confirmed_again=(night.dead_again.delta, night.dead_later.delta),
+            retry_first=night.retry_first.delta,
+            retry_most=night.retry_most.delta,
+        )
 
     def ledger(self) -> Ledger:
         """Open (or make) the ledger."""
