@@ -42,6 +42,7 @@ class EventKind(StrEnum):
     RUN = "run"
     VERDICTS = "verdicts"
     RUN_ENDED = "run-ended"
+    ROTATION = "rotation"
     MARKED = "marked"
     PURGED = "purged"
     REWRAPPED = "rewrapped"

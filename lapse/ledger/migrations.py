@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lapse.ledger.errors import LedgerError, NewerSchema
-from lapse.ledger.schema import VERSION, metadata
+from lapse.ledger.schema import VERSION, metadata, rotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
-STEPS: Mapping[int, Callable[[Connection], None]] = {}
+
+def _rotations(connection: Connection) -> None:
+    """Add the journal of rotations."""
+    rotations.create(connection)
+
+
+STEPS: Mapping[int, Callable[[Connection], None]] = {2: _rotations}
 """Version that a step leads to → the step. Version 1 needs none: it is where files begin."""
 
 

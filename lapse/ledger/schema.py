@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 
 metadata = MetaData()
 
-VERSION = 1
+VERSION = 2
 """The schema that this code reads and writes."""
 
 
@@ -167,6 +167,20 @@ verdicts = _log(
 Index("verdicts_credential", verdicts.c.credential)
 Index("verdicts_turn", verdicts.c.at, sqlite_where=verdicts.c.turn.is_not(None))
 
+# What rotations intended and did (`lapse.ledger.rotations`): a run's state is the fold of its rows. Since version 2.
+rotations = _log(
+    "rotations",
+    Column("run", Text, nullable=False),
+    Column("credential", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("data", Text, nullable=False),  # JSON: names and references
+)
+Index("rotations_run", rotations.c.run)
+Index("rotations_what", rotations.c.what, rotations.c.step)
+
 # What is known of each credential now. `verdict` is the latest; `known` the latest that was not undecided.
 states = Table(
     "states",
@@ -212,5 +226,7 @@ mentions = Table(
     sqlite_with_rowid=False,
 )
 
-LOGS: dict[str, Table] = {t.name: t for t in (rules, sources, holders, scans, runs, credentials, findings, verdicts)}
+LOGS: dict[str, Table] = {
+    t.name: t for t in (rules, sources, holders, scans, runs, credentials, findings, verdicts, rotations)
+}
 """The append-only tables by name."""

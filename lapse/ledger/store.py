@@ -18,6 +18,7 @@ from lapse.ledger.intake import BATCH, Intake, rare_collections
 from lapse.ledger.keys import KeySource, key_source
 from lapse.ledger.migrations import migrate, version_of
 from lapse.ledger.model import Canary, Checked, Head, IngestCount, Owner, Purged, Run, Scan, Schedule, Select
+from lapse.ledger.rotations import Rotations
 from lapse.ledger.rowlog import Row, next_id, segment
 from lapse.ledger.schema import VERSION
 from lapse.ledger.seal import Seal, fresh_bundle, pack, unpack
@@ -86,6 +87,11 @@ class Ledger:
     @cached_property
     def _writer(self) -> Writer:
         return Writer(self._db, self._seal, self.name)
+
+    @cached_property
+    def rotations(self) -> Rotations:
+        """Return the journal of rotations."""
+        return Rotations(self._db, lambda: self._writer)
 
     def close(self) -> None:
         """Close every connection."""

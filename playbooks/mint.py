@@ -1,0 +1,179 @@
+"""Making a key and keeping it: one step, because a key whose secret was lost in between is nobody's.
+
+What is noted on the way (an id and a keyed hash, before the store is written) tells after a crash exactly which of our
+keys the store holds and which are orphans. Only a key that was lost before it could be noted is looked for at the
+issuer, by snapshot, time and use; an orphan is retired, never adopted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from playbooks.bench import SNAPSHOT, Bench, encoded
+from rotators.interface import KeyRef, Minted, ProviderError, Stored, Style, Trouble
+from rotators.step import Done, Failed, Outcome, Waiting
+from verifier.secret import Secret
+
+if TYPE_CHECKING:
+    from rotators.step import Context
+    from verifier.model import Parts
+
+MINTED, RETIRED, SETTING = "minted", "retired", "setting"
+
+
+def check(bench: Bench, ctx: Context) -> Outcome | None:
+    """Say whether the store holds what this run made: then it is done, and the noted key is the new one."""
+    held = bench.store.current()
+    if held is None or held.run != ctx.marker:
+        return None
+    said = bench.print_of(bench.store.fetch(held.version))
+    for entry in reversed(bench.notes()):
+        if entry.text == MINTED and entry.data["print"] == said:
+            return _done(entry.data["ref"], held, bench)
+    return Failed(
+        f"the store {bench.store.name} carries this rotation's mark, but not the value that it wrote",
+        "look at the store's history, put the right value back, then `lapse resume`",
+    )
+
+
+def mint(bench: Bench, ctx: Context) -> Outcome:
+    """Retire what an interrupted try left, make a key, note it, store it. Asked only after `check` said no."""
+    base = bench.base(ctx)
+    held = bench.store.current()
+    in_place = bench.issuer.style is Style.REPLACE
+    begun = in_place and any(e.text == SETTING for e in bench.notes())
+    if held != base and not begun:
+        return Failed(
+            f"the store {bench.store.name} was changed by somebody else after this rotation began; nothing was made",
+            "see what was written there, then begin a new rotation",
+        )
+    if not in_place:
+        trouble = _clear(bench, ctx)
+        if trouble is not None:
+            return trouble
+    if lacking := bench.lacking():
+        return Failed(f"store.write asks for parts that the old key does not have: {', '.join(lacking)}")
+    if in_place:
+        bench.note(SETTING, {})
+    minted = bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
+    try:
+        fields = bench.written(minted.parts)
+    except LookupError as e:
+        if not in_place:
+            bench.issuer.retire(minted.ref)
+        return Failed(str(e.args[0]), "correct store.write of the playbook")
+    _note(bench, minted.ref, fields)
+    return _keep(bench, ctx, minted, fields, held)
+
+
+def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret], held: Stored | None) -> Outcome:
+    try:
+        stored = bench.store.put(fields, held, ctx.marker)
+    except ProviderError as e:
+        if e.trouble is not Trouble.CONFLICT:
+            raise  # it may have been written: `check` is asked before anything else is done
+        return _lost(bench, ctx, minted, fields)
+    return _done(encoded(minted.ref), stored, bench)
+
+
+def _lost(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret]) -> Outcome:
+    """Say what becomes of a fresh key whose place in the store somebody else took."""
+    if bench.issuer.style is Style.REPLACE:
+        # The old secret is dead already: what somebody else wrote cannot work, and the only one that does is ours.
+        stored = bench.store.put(fields, bench.store.current(), ctx.marker)
+        bench.note("overwrote what somebody else stored meanwhile: only the new secret works", {})
+        return _done(encoded(minted.ref), stored, bench)
+    bench.issuer.retire(minted.ref)
+    bench.note(RETIRED, {"id": minted.ref.id})
+    return Failed(
+        f"somebody else wrote to the store {bench.store.name} at the same moment; the new key was deleted again",
+        "see what was written there, then begin a new rotation",
+    )
+
+
+def enter(bench: Bench, ctx: Context) -> Outcome:
+    """Ask a person for the key they made, at a hidden prompt, and keep it. Without a person, wait for one."""
+    if bench.store.current() != bench.base(ctx):
+        return Failed(
+            f"the store {bench.store.name} was changed by somebody else after this rotation began",
+            "see what was written there, then begin a new rotation",
+        )
+    value = bench.world.ask(bench.plan.ask or f"New {bench.plan.part} made at {bench.plan.page}")
+    if value is None or not value.reveal().strip():
+        said = f"make a new key at {bench.plan.page}, then run `lapse resume {ctx.run}` and enter it"
+        return Waiting("person", instructions=said)
+    parts = {bench.plan.part: Secret(value.reveal().strip())}
+    if bench.world.print_of(parts) == bench.world.print_of(_same_part(bench)):
+        return Waiting("person", instructions=f"that is the leaked key itself; make a new one at {bench.plan.page}")
+    fields = bench.written(parts)
+    ref = KeyRef(id="", owner="", label=ctx.marker)
+    _note(bench, ref, fields)
+    try:
+        stored = bench.store.put(fields, bench.base(ctx), ctx.marker)
+    except ProviderError as e:
+        if e.trouble is not Trouble.CONFLICT:
+            raise
+        return Failed(
+            f"somebody else wrote to the store {bench.store.name} at the same moment; delete the key you just made",
+            "see what was written there, then begin a new rotation",
+        )
+    return _done(encoded(ref), stored, bench)
+
+
+def undo(bench: Bench, ctx: Context) -> Outcome:
+    """Bring back the store's former version, then retire the key that this run made and any orphan of it."""
+    held = bench.store.current()
+    if held is not None and held.run == ctx.marker:
+        base = bench.base(ctx)
+        bench.store.restore(None if base is None else base.version, ctx.marker)
+    if bench.world.issuer is None or bench.issuer.style is Style.REVOKE:
+        return Done("the store is as before; delete the new key in the provider's pages")
+    trouble = _clear(bench, ctx)
+    return trouble if trouble is not None else Done("the store is as before, the new key is gone")
+
+
+def _clear(bench: Bench, ctx: Context) -> Outcome | None:
+    """Retire every key that this run made and the store does not hold; only these, and only if certain."""
+    old = bench.old_ref(ctx)
+    gone = {e.data["id"] for e in bench.notes() if e.text == RETIRED}
+    for entry in bench.notes():
+        if entry.text == MINTED and entry.data["id"] and entry.data["id"] not in gone:
+            ref = msgspec.json.decode(entry.data["ref"], type=KeyRef)
+            bench.issuer.retire(ref)
+            bench.note(RETIRED, {"id": ref.id})
+            gone.add(ref.id)
+    before: list[str] = msgspec.json.decode(ctx.output(SNAPSHOT, "before"), type=list[str])
+    lost = [
+        r
+        for r in bench.issuer.orphans(old, before, ctx.intent_at, ctx.marker)
+        if r.id not in gone and r.id != old.id and r.id not in before
+    ]
+    unmarked = [r for r in lost if ctx.marker not in r.label]
+    if len(unmarked) > 1:
+        names = ", ".join(r.id for r in unmarked)
+        return Failed(
+            f"{len(unmarked)} keys were made since this rotation began ({names}); one is ours, and none says which",
+            "delete the one that nobody knows, then `lapse resume`",
+        )
+    for ref in lost:
+        bench.issuer.retire(ref)
+        bench.note(RETIRED, {"id": ref.id})
+    return None
+
+
+def _note(bench: Bench, ref: KeyRef, fields: dict[str, Secret]) -> None:
+    bench.note(MINTED, {"id": ref.id, "ref": encoded(ref), "print": bench.print_of(fields)})
+
+
+def _done(ref: str, stored: Stored, bench: Bench) -> Outcome:
+    new = msgspec.json.decode(ref, type=KeyRef)
+    output = {"ref": ref, "id": new.id, "version": stored.version}
+    return Done(f"{new.id or 'the new key'} is in {bench.store.name} as version {stored.version}", output)
+
+
+def _same_part(bench: Bench) -> Parts:
+    part = bench.plan.part
+    old = bench.world.old.parts
+    return {part: old[part]} if part in old else {}

@@ -1,0 +1,382 @@
+"""Compiles a playbook to the steps of one rotation, in order. Pure: no clock, no network, no secret.
+
+What it returns is what the dry run prints, what is approved, and what the engine runs: the plan is kept with the run,
+so a playbook that is edited meanwhile changes nothing under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from playbooks.schema import OPEN, By, Duration, Need, Playbook, Replace, fill, span
+from rotators.interface import Style
+from rotators.step import Effect
+from verifier.model import CredentialID, KindID
+
+
+class Mode(StrEnum):
+    """Graceful: the new key first, then the old one goes slowly. Emergency: the old key is stopped first."""
+
+    GRACEFUL = "graceful"
+    EMERGENCY = "emergency"
+
+
+class Slot(StrEnum):
+    """The skeleton that every playbook fills."""
+
+    EVIDENCE = "evidence"
+    CONTAIN = "contain"
+    CREATE = "create"
+    STORE = "store"
+    VERIFY = "verify"
+    CONSUMERS = "consumers"
+    RETIRE = "retire"
+    PROVE = "prove"
+    REPLACE = "replace"
+
+
+class Action(StrEnum):
+    """What a step does; `playbooks.steps` has the code of each."""
+
+    EVIDENCE = "evidence"
+    PREFLIGHT = "preflight"
+    SNAPSHOT = "snapshot"
+    MINT = "mint"
+    ENTER = "enter"
+    VERIFY = "verify"
+    PUSH = "push"
+    DRAIN = "drain"
+    DISABLE = "disable"
+    SOAK = "soak"
+    DELETE = "delete"
+    HAND_DELETE = "hand-delete"
+    SESSIONS = "sessions"
+    PROVE = "prove"
+    SUGGEST = "suggest"
+
+
+class IssuerFacts(Struct, frozen=True):
+    """What `rotators.interface.Issuer` says of itself."""
+
+    style: Style
+    reversible: bool
+    propagation: float
+    permissions: Mapping[str, tuple[str, ...]]
+    also_dies: str = ""
+
+
+class HandFacts(Struct, frozen=True):
+    """What a store, consumer or session killer says of itself; `reversible` counts for session killers only."""
+
+    permissions: Mapping[str, tuple[str, ...]]
+    reversible: bool = False
+
+
+class Facts(Struct, frozen=True):
+    """What the plan must know of the leaked key and of those who will act. `public` are its public parts by name."""
+
+    credential: CredentialID
+    short: str
+    kind: KindID
+    public: Mapping[str, str]
+    since: str | None
+    issuer: IssuerFacts | None
+    store: HandFacts | None
+    consumers: tuple[HandFacts, ...]
+    sessions: tuple[HandFacts, ...]
+
+
+class Used(Struct, frozen=True):
+    """Who acts, and with which settings (references to secrets, never secrets)."""
+
+    name: str
+    settings: dict[str, str]
+
+
+class Planned(Struct, frozen=True, omit_defaults=True):
+    """One step as it will run. `approvals` people must agree first; `undo` says how it is taken back, if it can be.
+
+    `hand` counts consumers or session killers; `seconds`, `every` and `limit` are spans, `times` how many in a row.
+    """
+
+    name: str
+    slot: Slot
+    action: Action
+    title: str
+    effect: Effect
+    permissions: tuple[str, ...] = ()
+    undo: str = ""
+    approvals: int = 0
+    hand: int = 0
+    times: int = 0
+    seconds: float = 0.0
+    every: float = 0.0
+    limit: float = 0.0
+
+
+class Plan(Struct, frozen=True):
+    """All of one rotation. `write` maps stored fields to `{new.PART}`; `since` is when the leak was first seen."""
+
+    playbook: str
+    digest: str
+    title: str
+    mode: Mode
+    credential: CredentialID
+    short: str
+    kind: KindID
+    style: Style | None
+    issuer: Used | None
+    store: Used | None
+    consumers: tuple[Used, ...]
+    sessions: tuple[Used, ...]
+    write: dict[str, str]
+    steps: tuple[Planned, ...]
+    approval_seconds: float
+    since: str | None = None
+    also_dies: str = ""
+    page: str = ""
+    old_page: str = ""
+    ask: str = ""
+    part: str = "secret"
+    replace: Replace | None = None
+
+    def step(self, name: str) -> Planned:
+        """Return the step called so; `KeyError` if there is none."""
+        for planned in self.steps:
+            if planned.name == name:
+                return planned
+        raise KeyError(name)
+
+    def index(self, name: str) -> int:
+        """Return where the step stands, from 0."""
+        return next(i for i, s in enumerate(self.steps) if s.name == name)
+
+    @property
+    def makes(self) -> Planned | None:
+        """Return the step that makes and stores the new key, if there is one."""
+        return next((s for s in self.steps if s.action in {Action.MINT, Action.ENTER}), None)
+
+    def open_settings(self) -> list[str]:
+        """Return the settings that still have to be given, as `--set` names them."""
+        found: list[str] = []
+        owners = [("issuer", self.issuer), ("store", self.store)]
+        owners += [(f"consumers.{i}", c) for i, c in enumerate(self.consumers)]
+        owners += [(f"sessions.{i}", s) for i, s in enumerate(self.sessions)]
+        for prefix, used in owners:
+            if used is None:
+                continue
+            if used.name == OPEN:
+                found.append(f"{prefix}.use")
+            found += [f"{prefix}.{name}" for name, value in used.settings.items() if value == OPEN]
+        return found
+
+
+def plan(book: Playbook, mode: Mode, facts: Facts) -> Plan:
+    """Return the plan. `facts` must have as many consumers and session killers as the playbook."""
+    values = {f"old.{name}": value for name, value in facts.public.items()} | {"key": facts.short}
+
+    def used(name: str, settings: Mapping[str, str]) -> Used:
+        return Used(name, {k: fill(v, values) for k, v in settings.items()})
+
+    style = facts.issuer.style if facts.issuer else None
+    return Plan(
+        playbook=book.id,
+        digest=book.digest,
+        title=book.title,
+        mode=mode,
+        credential=facts.credential,
+        short=facts.short,
+        kind=facts.kind,
+        style=style,
+        issuer=used(book.issuer, book.issuer_settings) if book.issuer else None,
+        store=used(book.store.use, book.store.settings) if book.store else None,
+        consumers=tuple(used(c.use, c.settings) for c in book.consumers),
+        sessions=tuple(used(s.use, s.settings) for s in book.sessions),
+        write=dict(book.store.write) if book.store else {},
+        steps=tuple(_Compiler(book, mode, facts).steps()),
+        approval_seconds=span(book.approvals.expire).total_seconds(),
+        since=facts.since,
+        also_dies=facts.issuer.also_dies if facts.issuer else "",
+        page=book.create.open if book.create else "",
+        old_page=book.retire.open,
+        ask=book.create.ask if book.create else "",
+        part=book.create.part if book.create else "secret",
+        replace=book.replace,
+    )
+
+
+class _Compiler:
+    """One method a slot; the order of the slots is in `steps`."""
+
+    def __init__(self, book: Playbook, mode: Mode, facts: Facts) -> None:
+        self.book, self.mode, self.facts, self.issuer = book, mode, facts, facts.issuer
+        self.urgent = mode is Mode.EMERGENCY
+        self.by_hand = book.create is not None and book.create.by is By.PERSON
+        self.makes = book.create is not None and (self.by_hand or self.style is not Style.REVOKE)
+        self.in_place = self.makes and not self.by_hand and self.style is Style.REPLACE
+
+    @property
+    def style(self) -> Style | None:
+        return self.issuer.style if self.issuer else None
+
+    def steps(self) -> Iterator[Planned]:
+        """Graceful: make, deploy, drain, disable, soak, delete. Emergency: contain first, then the same, unhurried."""
+        yield from self.evidence()
+        contained = self.urgent and self.can_disable and self.book.contain.disable
+        if contained:
+            yield self.disable("contain", Slot.CONTAIN, "Stop the leaked key at once: disable it")
+        early = [i for i, s in enumerate(self.facts.sessions) if self.urgent and s.reversible]
+        for i in early:
+            yield self.session(i, Slot.CONTAIN)
+        if self.makes:
+            yield from self.create()
+        if not self.in_place:
+            yield from self.retire(contained=contained)
+        for i in range(len(self.facts.sessions)):
+            if i not in early:
+                yield self.session(i, Slot.RETIRE)
+        yield self.prove()
+        if self.book.replace is not None:
+            title = f"Suggest what makes this key unnecessary: {self.book.replace.suggest}"
+            yield self.step("replace", Slot.REPLACE, Action.SUGGEST, title, Effect.READS)
+
+    def step(  # noqa: PLR0913  # one place where policy meets effect; a step has that many nouns
+        self, name: str, slot: Slot, action: Action, title: str, effect: Effect, *, undo: str = "", rights: str = "",
+        hand: int = 0, times: int = 0, seconds: float = 0.0, every: float = 0.0, limit: float = 0.0,
+    ) -> Planned:  # fmt: skip
+        needs = {
+            Effect.READS: Need.NONE,
+            Effect.ADDS: self.book.approvals.adds,
+            Effect.CHANGES: self.book.approvals.changes,
+            Effect.DESTROYS: self.book.approvals.destroys,
+        }
+        return Planned(
+            name=name,
+            slot=slot,
+            action=action,
+            title=title,
+            effect=effect,
+            permissions=self.rights(action, rights, hand),
+            undo=undo,
+            approvals=needs[effect].people,
+            hand=hand,
+            times=times,
+            seconds=seconds,
+            every=every,
+            limit=limit,
+        )
+
+    def rights(self, action: Action, names: str, hand: int) -> tuple[str, ...]:
+        """Return the rights that a step needs; `names` are the issuer's own names of what it does."""
+        issuer = self.issuer.permissions if self.issuer else {}
+        store = self.facts.store.permissions if self.facts.store else {}
+        found = [right for name in names.split() for right in issuer.get(name, ())]
+        if action in {Action.MINT, Action.ENTER}:
+            found += [r for name in ("current", "put") for r in store.get(name, ())]
+        if action is Action.PUSH:
+            found += [r for rights in self.facts.consumers[hand].permissions.values() for r in rights]
+        if action is Action.SESSIONS:
+            found += [r for rights in self.facts.sessions[hand].permissions.values() for r in rights]
+        return tuple(dict.fromkeys(found))
+
+    # ── slots ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def evidence(self) -> Iterator[Planned]:
+        if self.issuer is not None:
+            title = "Ask whose key it is, what it may do and what it did (bounded in time, stops nothing)"
+            seconds = span(self.book.evidence.within).total_seconds()
+            yield self.step(
+                "evidence", Slot.EVIDENCE, Action.EVIDENCE, title, Effect.READS, rights="evidence", seconds=seconds
+            )
+        title = "Find exactly this key at its issuer; check rights and room" if self.issuer else "Check the store"
+        yield self.step("preflight", Slot.EVIDENCE, Action.PREFLIGHT, title, Effect.READS, rights="locate")
+
+    def create(self) -> Iterator[Planned]:
+        store = self.book.store.use if self.book.store else ""
+        title = "Note which keys the owner has and what the store holds"
+        yield self.step("snapshot", Slot.CREATE, Action.SNAPSHOT, title, Effect.READS)
+        back = "bring back the store's former version, retire the new key"
+        if self.by_hand and self.book.create is not None:
+            title = f"A person makes the new key at {self.book.create.open}; keep it in {store}"
+            back = "bring back the store's former version (a person deletes the new key)"
+            yield self.step("create", Slot.CREATE, Action.ENTER, title, Effect.ADDS, undo=back)
+        elif self.in_place:
+            title = f"Set a new secret, which kills the old one at once, and keep it in {store} (one step)"
+            yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.DESTROYS, rights="mint")
+        else:
+            title = f"Make a new key and keep it in {store} (one step)"
+            yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.ADDS, undo=back, rights="mint retire")
+        v = self.book.verify
+        title = f"The new key, read back from the store, is accepted {v.times} times in a row"
+        yield self.step(
+            "verify", Slot.VERIFY, Action.VERIFY, title, Effect.READS,
+            times=v.times, seconds=span(v.within).total_seconds(), every=span(v.every).total_seconds(),
+        )  # fmt: skip
+        for i, consumer in enumerate(self.book.consumers):
+            undo = "hand back the former value" if not self.in_place else ""
+            title = f"Give the new key to {consumer.use}"
+            yield self.step(f"consumer-{i + 1}", Slot.CONSUMERS, Action.PUSH, title, Effect.CHANGES, undo=undo, hand=i)
+
+    def retire(self, *, contained: bool) -> Iterator[Planned]:
+        r = self.book.retire
+        if self.makes and not self.urgent and span(r.drain).total_seconds() > 0:
+            title = f"Wait until the old key has not been used for {r.drain}"
+            yield self.wait("drain", Action.DRAIN, title, r.drain)
+        if self.can_disable and r.disable and not contained:
+            yield self.disable("disable", Slot.RETIRE, "Disable the old key")
+            if r.delete and not self.urgent and span(r.soak).total_seconds() > 0:
+                yield self.wait("soak", Action.SOAK, f"Wait {r.soak}, in case somebody still needs the old key", r.soak)
+        if not r.delete:
+            return
+        if self.style is Style.REPLACE or self.issuer is None:
+            title = f"A person deletes the old key at {r.open}"
+            yield self.step("delete", Slot.RETIRE, Action.HAND_DELETE, title, Effect.DESTROYS)
+            return
+        title = "Delete the old key for good"
+        if self.style is Style.REVOKE:
+            title = "Revoke the leaked key with itself, for good" + ("" if self.makes else ": it has no successor")
+        if self.issuer.also_dies if self.issuer else "":
+            title = f"{title} ({self.issuer.also_dies})" if self.issuer else title
+        yield self.step("delete", Slot.RETIRE, Action.DELETE, title, Effect.DESTROYS, rights="retire")
+
+    def prove(self) -> Planned:
+        p = self.book.prove
+        window = max(span(p.window).total_seconds(), self.issuer.propagation if self.issuer else 0.0)
+        title = f"Prove the old key dead: {p.times} refusals in a row over {_said(window)}"
+        every = max(0.5, window / (2 * p.times))
+        return self.step(
+            "prove", Slot.PROVE, Action.PROVE, title, Effect.READS,
+            times=p.times, seconds=window, every=min(every, 300.0), limit=span(p.give_up).total_seconds(),
+        )  # fmt: skip
+
+    # ── pieces ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def can_disable(self) -> bool:
+        """Say whether the old key can be disabled alone: not where old and new are one account."""
+        return self.issuer is not None and self.issuer.reversible and not self.in_place
+
+    def disable(self, name: str, slot: Slot, title: str) -> Planned:
+        return self.step(name, slot, Action.DISABLE, title, Effect.CHANGES, undo="enable it again", rights="disable")
+
+    def wait(self, name: str, action: Action, title: str, duration: Duration) -> Planned:
+        seconds = span(duration).total_seconds()
+        every = min(3600.0, max(1.0, seconds / 8))
+        return self.step(name, Slot.RETIRE, action, title, Effect.READS, seconds=seconds, every=every)
+
+    def session(self, i: int, slot: Slot) -> Planned:
+        facts, name = self.facts.sessions[i], self.book.sessions[i].use
+        effect = Effect.CHANGES if facts.reversible else Effect.DESTROYS
+        undo = "take the denial back" if facts.reversible else ""
+        title = f"End what the old key opened ({name})"
+        return self.step(f"sessions-{i + 1}", slot, Action.SESSIONS, title, effect, undo=undo, hand=i)
+
+
+def _said(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"

@@ -1,0 +1,155 @@
+"""Looking at keys until their state is certain: the new one accepted in a row, the old one refused over a window.
+
+Each look is noted, so a run that is killed in the middle goes on counting; the answer is a fold of the notes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, assert_never
+
+from playbooks.bench import CREATE, PREFLIGHT
+from rotators.interface import State
+from rotators.step import Done, Failed, Outcome, Waiting
+from verifier.model import Dead, Doubt, Live, Undecided
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from playbooks.bench import Bench
+    from playbooks.journal import Entry
+    from rotators.step import Context
+    from verifier.model import Verdict
+
+_GIVE_UP = timedelta(hours=24)
+"""How long a provider that answers nothing at all is asked again."""
+
+
+def word(verdict: Verdict) -> str:
+    """Return live, dead or undecided."""
+    match verdict:
+        case Live():
+            return "live"
+        case Dead():
+            return "dead"
+        case Undecided():
+            return "undecided"
+        case _:
+            assert_never(verdict)
+
+
+def look(bench: Bench, verdict: Verdict) -> None:
+    """Note one look."""
+    why = verdict.why.value if isinstance(verdict, Undecided) else ""
+    bench.note(word(verdict), {"why": why} if why else {})
+
+
+def verify(bench: Bench, ctx: Context) -> Outcome:
+    """Ask once about the new key, read back from the store; done when the last looks in a row were all Live."""
+    if (moved := bench.moved(ctx)) is not None:
+        return Failed(moved, "put the right value back, then `lapse resume`, or take the rotation back: `lapse undo`")
+    verdict = bench.world.probe(bench.new(ctx))
+    look(bench, verdict)
+    planned = bench.planned
+    notes = [e for e in bench.notes() if e.text in {"live", "dead", "undecided"}]
+    if _streak(notes, "live") >= planned.times:
+        who = verdict.identity.principal if isinstance(verdict, Live) and verdict.identity else ""
+        return Done(f"accepted {planned.times} times in a row", {"principal": who or "", "accepted": _iso(notes[-1])})
+    made = bench.done_at(CREATE) or notes[0].at
+    waited = bench.world.now() - max(made, bench.resumed(notes[0].at))
+    if isinstance(verdict, Undecided) and verdict.why in {Doubt.UNSUPPORTED, Doubt.INCOMPLETE}:
+        return Failed(f"the new key cannot be verified: {verdict.note or verdict.why}", "nothing old was touched")
+    if isinstance(verdict, Undecided):
+        if waited < _GIVE_UP:
+            return Waiting("time", bench.after(max(planned.every, 5.0)), f"no answer yet: {verdict.why}")
+        return Failed("the provider gave no usable answer for a day", "`lapse resume` asks again")
+    if waited.total_seconds() < max(planned.seconds, planned.times * planned.every * 2):
+        return Waiting("time", bench.after(planned.every), f"new key: {word(verdict)}")
+    return Failed(
+        f"the new key was not accepted {planned.times} times in a row within {planned.seconds:g} s",
+        "the old one still works; `lapse undo` takes the new one back, `lapse resume` looks again",
+    )
+
+
+def prove(bench: Bench, ctx: Context) -> Outcome:
+    """Ask once about the old key; done when it was refused `times` in a row over the whole window."""
+    verdict = bench.world.probe(bench.world.old)
+    if isinstance(verdict, Undecided) and verdict.why in {Doubt.UNSUPPORTED, Doubt.INCOMPLETE}:
+        return _issuers_word(bench, ctx)
+    look(bench, verdict)
+    planned = bench.planned
+    notes = [e for e in bench.notes() if e.text in {"live", "dead"}]
+    row = _row(notes, "dead")
+    lives = [e for e in bench.notes() if e.text == "live"]
+    stable = row[0].at if row else None
+    held = (row[-1].at - row[0].at).total_seconds() if row else 0.0
+    if isinstance(verdict, Dead) and len(row) >= planned.times and held >= planned.seconds and stable is not None:
+        bench.world.record(verdict, proven=True)
+        output = {
+            "refusals": str(len(row)),
+            "first_stable_refusal": stable.isoformat(),
+            "last_acceptance": _iso(lives[-1]) if lives else _before(ctx),
+            "how": verdict.how.value,
+        }
+        return Done(f"refused {len(row)} times in a row since {stable:%Y-%m-%d %H:%M:%S}", output)
+    bench.world.record(verdict, proven=False)
+    began = bench.resumed(next(e.at for e in bench.notes()))
+    if (bench.world.now() - began).total_seconds() > max(planned.limit, 4 * planned.seconds):
+        return Failed(
+            "the old key is still not refused for good, long after it should be",
+            "ask the provider's support; `lapse resume` goes on asking",
+        )
+    return Waiting("time", bench.after(planned.every), f"old key: {word(verdict)}, {len(row)} refusals in a row")
+
+
+def fresh(bench: Bench, ctx: Context) -> Outcome | None:
+    """Return None when the new key, as the store holds it, is Live this very moment; else why nothing is destroyed."""
+    if (moved := bench.moved(ctx)) is not None:
+        return Failed(f"{moved}; nothing was destroyed", "put the right value back, then `lapse resume`")
+    verdict = bench.world.probe(bench.new(ctx))
+    bench.note(f"fresh: {word(verdict)}", {})
+    match verdict:
+        case Live():
+            return None
+        case Dead():
+            hint = "find out why before you go on; `lapse undo` brings the old key back"
+            return Failed("the new key is refused; nothing was destroyed", hint)
+        case Undecided():
+            return Waiting("time", bench.after(30), f"no fresh word on the new key ({verdict.why}); nothing destroyed")
+        case _:
+            assert_never(verdict)
+
+
+def _issuers_word(bench: Bench, ctx: Context) -> Outcome:
+    """Take the issuer's own word where nobody can ask as the key."""
+    if bench.world.issuer is None:
+        return Waiting("person", instructions="no probe exists for this kind of key: prove by hand that it is dead")
+    said = bench.issuer.state(bench.old_ref(ctx))
+    if said is State.ACTIVE:
+        return Waiting("time", bench.after(bench.planned.every), "the issuer still calls the old key active")
+    return Done(f"the issuer says {said}; no probe exists for this kind of key", {"proof": f"issuer: {said}"})
+
+
+def _row(notes: Sequence[Entry], wanted: str) -> list[Entry]:
+    """Return the looks at the end that all said `wanted`."""
+    row: list[Entry] = []
+    for entry in reversed(notes):
+        if entry.text != wanted:
+            break
+        row.append(entry)
+    return row[::-1]
+
+
+def _streak(notes: Sequence[Entry], wanted: str) -> int:
+    return len(_row(notes, wanted))
+
+
+def _before(ctx: Context) -> str:
+    """Return when the old key was accepted before the first change, if it was."""
+    seen = ctx.outputs.get(PREFLIGHT, {})
+    return seen.get("asked", "") if seen.get("old") == "live" else ""
+
+
+def _iso(entry: Entry) -> str:
+    at: datetime = entry.at
+    return at.isoformat()

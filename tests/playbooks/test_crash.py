@@ -1,0 +1,195 @@
+"""Kill the process at every boundary, before and after every act and every line of the journal, and go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stage import BOOK, IN_PLACE, REVOKE, Remembered, drive, planned
+from world import OLD, Small
+
+from playbooks.engine import Engine
+from playbooks.journal import End, What
+from playbooks.plan import Mode
+from rotators.step import Done
+
+RUN = "r-test"
+
+
+class Crash(BaseException):
+    """kill -9, as far as Python can have it: nothing below may catch it."""
+
+
+@dataclass
+class Scene:
+    """One rotation in a small world whose process dies at the chosen ticks."""
+
+    crashes: frozenset[int] = frozenset()
+    settings: dict[str, object] = field(default_factory=dict)
+    text: str = BOOK
+    mode: Mode = Mode.GRACEFUL
+    ticks: int = 0
+    stored_once: bool = False
+    broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.small = Small(tick=lambda _: None)
+        self.small.set(clock=0.0, lag_new=3, lag_dead=15, **self.settings)
+        self.small.begin()
+        self.journal = Remembered(self.small.now, self.tick)
+        self.small.tick = self.tick
+
+    def tick(self, what: str) -> None:
+        self.ticks += 1
+        if what == "after put":
+            self.stored_once = True
+        if self.stored_once and not self.small.store_works():
+            self.broken.append(what)
+        if self.ticks in self.crashes:
+            raise Crash(what)
+
+    def engine(self) -> Engine:
+        """Return what a new process has: nothing is remembered but the journal and the world."""
+        return Engine(self.journal, self.small.world(), self.small.now)
+
+    def run(self) -> None:
+        for _ in range(len(self.crashes) + 1):
+            try:
+                if not self.journal.entries(RUN):
+                    self.engine().start(RUN, planned(self.small, self.text, self.mode), "bob")
+                outcome = drive(self.engine(), self.small, RUN)
+            except Crash:
+                continue
+            assert isinstance(outcome, Done), outcome
+            return
+        raise AssertionError("more crashes than planned")
+
+    def finished(self) -> None:
+        """Assert what must hold at the end, whatever happened on the way."""
+        state = self.engine().state(RUN)
+        assert state.end is End.FINISHED
+        assert not self.broken, f"the store's value did not work at: {self.broken}"
+        assert self.small.harmed() == []
+        ours = self.small.keys("us")
+        assert len(ours) == 1, f"exactly one new live key, not {ours}"
+        held = self.small.stored()
+        assert held["key_id"] == ours[0]
+        assert self.small.accepted(held["key_id"], held["key_secret"])
+        assert not self.small.accepted(OLD, "old-planted-secret")
+        assert self.small.at_consumer() == held
+        done = [e.step for e in state.entries if e.what is What.DONE]
+        assert done == [s.name for s in state.plan.steps], "every step once, in order"
+        killed = next(e for e in state.entries if e.step == "delete" and e.what is What.DONE)
+        assert any(e.what is What.APPROVED and e.step == "delete" and e.seq < killed.seq for e in state.entries)
+
+
+def length(**more: object) -> int:
+    scene = Scene(**more)  # type: ignore[arg-type]
+    scene.run()
+    return scene.ticks
+
+
+WORLDS = {
+    "marked": {},
+    "unmarked": {"settings": {"marks": False}},
+    "urgent": {"mode": Mode.EMERGENCY},
+    "irreversible": {"settings": {"reversible": False}},
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_crash_at_every_single_boundary(name: str) -> None:
+    more = WORLDS[name]
+    total = length(**more)
+    assert total > 100
+    for at in range(1, total + 1):
+        scene = Scene(frozenset({at}), **more)  # type: ignore[arg-type]
+        scene.run()
+        scene.finished()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    crashes=st.frozensets(st.integers(1, 260), max_size=12),
+    marks=st.booleans(),
+    flaps=st.booleans(),
+    mode=st.sampled_from(Mode),
+    reversible=st.booleans(),
+    lost=st.frozensets(st.sampled_from(["mint", "put", "disable", "retire", "push", "deny"]), max_size=4),
+    colleagues=st.integers(0, 2),
+)
+def test_many_crashes_and_lost_answers(  # noqa: PLR0917  # what hypothesis draws
+    crashes: frozenset[int],
+    marks: bool,  # noqa: FBT001
+    flaps: bool,  # noqa: FBT001
+    mode: Mode,
+    reversible: bool,  # noqa: FBT001
+    lost: frozenset[str],
+    colleagues: int,
+) -> None:
+    scene = Scene(crashes, {"marks": marks, "flaps": flaps, "reversible": reversible}, mode=mode)
+    for op in lost:
+        scene.small.trouble(op, "lost")
+    for _ in range(colleagues):
+        scene.small.colleague_makes()
+    scene.run()
+    scene.finished()
+    assert len(scene.small.keys("colleague")) == colleagues
+
+
+def test_an_orphan_is_retired_never_adopted() -> None:
+    seen = []
+
+    def tick(what: str) -> None:
+        seen.append(what)
+
+    scene = Scene()
+    scene.small.tick = tick
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    drive(scene.engine(), scene.small, RUN)
+    at = seen.index("after mint") + 1
+    scene = Scene()
+    count = 0
+
+    def boom(what: str) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise Crash(what)
+
+    scene.small.tick = boom
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    with pytest.raises(Crash):
+        drive(scene.engine(), scene.small, RUN)
+    lost = scene.small.keys("us")
+    assert len(lost) == 1
+    scene.small.colleague_makes()
+    drive(scene.engine(), scene.small, RUN)
+    live = scene.small.keys()
+    assert lost[0] not in live
+    scene.finished()
+
+
+@pytest.mark.parametrize("crash", [None, *range(1, 90)])
+def test_in_place_a_crash_leaves_no_lost_secret(crash: int | None) -> None:
+    scene = Scene(frozenset({crash} if crash else ()), {"style": "replace", "reversible": False}, IN_PLACE)
+    scene.small.tick = lambda what: scene.tick("x" if what == "after put" else what)  # the store lags by one instant
+    scene.run()
+    state = scene.engine().state(RUN)
+    assert state.end is End.FINISHED
+    assert scene.small.store_works()
+    assert not scene.small.accepted(OLD, "old-planted-secret")
+    assert scene.small.keys() == [OLD], "one account, one secret"
+    made = next(e for e in state.entries if e.step == "create" and e.what is What.DONE)
+    assert any(e.what is What.APPROVED and e.step == "create" and e.seq < made.seq for e in state.entries)
+
+
+@pytest.mark.parametrize("crash", [None, *range(1, 50)])
+def test_self_revocation_has_no_successor(crash: int | None) -> None:
+    scene = Scene(frozenset({crash} if crash else ()), {"style": "revoke", "reversible": False}, REVOKE)
+    scene.run()
+    assert scene.engine().state(RUN).end is End.FINISHED
+    assert scene.small.keys() == []
+    assert scene.small.stored()["key_id"] == OLD, "nothing was stored"
