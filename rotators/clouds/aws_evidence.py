@@ -37,10 +37,6 @@ class Maker(StrEnum):
     THEIRS = "theirs"
     SILENT = "silent"
 
-    def ours(self, *, without_word: bool) -> bool:
-        """Tell whether the key counts as ours; `without_word` is the answer where CloudTrail is silent."""
-        return self is Maker.OURS or (self is Maker.SILENT and without_word)
-
 
 def preflight(way: Aws, actions: Sequence[str]) -> list[Fact]:
     """Name the admin and simulate its rights.

@@ -11,8 +11,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, cast
 
+from msgspec.structs import replace
+
 from rotators.clouds.aws import Aws, AwsError, aws
-from rotators.clouds.aws_evidence import gather, maker, preflight
+from rotators.clouds.aws_evidence import Maker, gather, maker, preflight
 from rotators.interface import KeyRef, Minted, ProviderError, State, Style, Trouble
 from verifier.secret import Secret
 
@@ -134,7 +136,10 @@ class AwsIam:
         self.retire(spare[0])
 
     def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
-        """List keys not in `before`, made since (less 60 s of clock skew), never used, not made by others."""
+        """List keys not in `before`, made since (less 60 s of clock skew), never used, not made by others.
+
+        One that CloudTrail proves to be ours has the marker as its label.
+        """
         known = {*before, ref.id}
         young = [
             key
@@ -145,7 +150,12 @@ class AwsIam:
             and key.created >= since - SKEW
         ]
         proof = self._settings.get("orphans") == _BY_TRAIL
-        return [key for key in young if maker(self._aws, key, since - SKEW, marker).ours(without_word=not proof)]
+        said = [(key, maker(self._aws, key, since - SKEW, marker)) for key in young]
+        return [
+            replace(key, label=marker) if by is Maker.OURS else key
+            for key, by in said
+            if by is Maker.OURS or (by is Maker.SILENT and not proof)
+        ]
 
     def disable(self, ref: KeyRef) -> None:
         """Set the key inactive. One that is gone is `ProviderError(GONE)`: somebody else was here."""

@@ -1,0 +1,79 @@
+"""End the access tokens of a leaked Google key: disable its service account, which refuses tokens fetched before.
+
+This is for an emergency: every key of the account refuses while it is disabled, the new one among them. Tokens live for
+an hour; enabled again before that, they may work again, so `undo` belongs after `possible_until`.
+https://cloud.google.com/iam/docs/service-accounts-disable-enable
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from rotators.clouds.google import Google, key_file
+from rotators.clouds.rest import Nothing
+from rotators.door import Route
+from rotators.step import Done
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from rotators.clouds.rest import Service
+    from rotators.interface import KeyRef, Settings
+    from rotators.step import Outcome
+    from verifier.model import Credential
+
+_ACCOUNT = "/v1/projects/-/serviceAccounts/{email}"
+_GET, _DISABLE, _ENABLE = (
+    Route("GET", _ACCOUNT),
+    Route("POST", _ACCOUNT + ":disable"),
+    Route("POST", _ACCOUNT + ":enable"),
+)
+_TOKENS = timedelta(hours=1)
+
+
+class _State(Struct, frozen=True):
+    disabled: bool = False
+
+
+class GcpDisable:
+    """The service account of the leaked key, off and on."""
+
+    name = "gcp_disable"
+    reversible = True
+    permissions: Final[Mapping[str, tuple[str, ...]]] = {
+        "kill": ("iam.serviceAccounts.get", "iam.serviceAccounts.disable"),
+        "undo": ("iam.serviceAccounts.enable",),
+    }
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the slot's settings."""
+        self._google = Google(settings)
+
+    def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
+        """Disable the account. Output `was` tells whether somebody else had disabled it: then nobody should enable it.
+
+        `possible_until` is when the last token from before `moment` is over, should the account be enabled sooner.
+        """
+        iam = self._iam(old)
+        said = iam.ask(_GET, _State, f"describe {ref.owner}", fill={"email": ref.owner})
+        if not said.disabled:
+            iam.ask(_DISABLE, Nothing, f"disable {ref.owner}", fill={"email": ref.owner}, json={})
+        output = {"possible_until": (moment + _TOKENS).isoformat(), "was": "disabled" if said.disabled else "enabled"}
+        return Done(f"{ref.owner} is disabled: its keys and tokens refuse", output)
+
+    def undo(self, old: Credential, ref: KeyRef) -> Outcome:
+        """Enable the account again; repeating is harmless."""
+        self._iam(old).ask(_ENABLE, Nothing, f"enable {ref.owner}", fill={"email": ref.owner}, json={})
+        return Done(f"{ref.owner} is enabled again")
+
+    def _iam(self, old: Credential) -> Service:
+        return self._google.service("iam", (_GET, _DISABLE, _ENABLE), leaked=key_file(old).private_key_id)
+
+
+def make(settings: Settings) -> GcpDisable:
+    """Return the session killer for a playbook's slot."""
+    return GcpDisable(settings)
