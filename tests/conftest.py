@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import servers
+from hypothesis import settings
 from servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @contextmanager
