@@ -14,14 +14,14 @@ from lapse.output.listing import row
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lapse.ledger import Status
+    from lapse.ledger import Key, Ledger, Status
 
 
 def run(config: Path | None, limit: int, *, json: bool) -> Exit:
-    """Print the totals and the `limit` most harmful live keys."""
+    """Print the totals and the `limit` most urgent live keys."""
     with Setup.of(config).ledger() as ledger:
         status = ledger.status()
-        live = list(ledger.keys(Select(states=frozenset({State.LIVE}), order=Order.RISK, limit=limit)))
+        live = _urgent(ledger, limit)
         if json:
             raw(jsonv1.encode(jsonv1.StatusOut(status, tuple(map(jsonv1.line, live)))))
             return _exit(status)
@@ -33,6 +33,16 @@ def run(config: Path | None, limit: int, *, json: bool) -> Exit:
             if status.live > len(live):
                 out(f"and {status.live - len(live):,} more: lapse report")
     return _exit(status)
+
+
+def _urgent(ledger: Ledger, limit: int) -> list[Key]:
+    """Return live keys, first those that are gone from the source and were never revoked; the most harmful first."""
+    found: list[Key] = []
+    for removed in (True, False):
+        if room := limit - len(found):
+            live = Select(states=frozenset({State.LIVE}), removed=removed, order=Order.RISK, limit=room)
+            found += ledger.keys(live)
+    return found
 
 
 def _figures(s: Status) -> list[tuple[str, int]]:

@@ -114,6 +114,8 @@ def test_removed_never_revoked_is_what_status_says_first(played: tuple[str, Path
     status = said.index("$ lapse status")
     first = next(line for line in said[status:].splitlines()[1:] if line)
     assert re.fullmatch(r" +1  removed from source, never revoked: still live", first), first
+    table = said[status:].partition("KEY  ")[2].splitlines()
+    assert table[1].endswith("(removed)"), table[:3]
     (gone,) = [
         k
         for k in json.loads((played[1] / "lapse.json").read_text())["keys"]
