@@ -170,7 +170,7 @@ class Replacer(Issuer, Protocol):
     """
 
     def apply(self, ref: KeyRef, parts: Parts) -> None:
-        """Set exactly this value at the issuer (`parts["secret"]`). Repeating with the same value is harmless."""
+        """Set exactly this value at the issuer: `parts` as `mint` gave them. Repeating with the same is harmless."""
         ...
 
 
