@@ -16,6 +16,7 @@ from rotators.step import Done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from servers import Server
 
 OLD = "leaked-" + "q" * 20
