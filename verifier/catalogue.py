@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from verifier.exchange import Call, Door
     from verifier.model import Credential, Verdict
 
-SCHEMA = 2
+SCHEMA = 3
 """Counts up when `Kind` changes, so that an old cache is never read."""
 
 

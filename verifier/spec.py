@@ -250,7 +250,8 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
     safely. `confirm_after` (seconds) and `propagation` (seconds) override the defaults where the provider is known to
     waver. `jwt` says that the token is a JWT whose `exp` ends it. `by_address`: a refusal may be about our address and
     not about the key, so Dead only for a key that was accepted from here before. `vendor`, `digest` and `module` are
-    set by the loader.
+    set by the loader. Where the same token may belong to an instance of one's own that is asked in another way,
+    `instance_kind` names that kind, and `own_hosts` (shell patterns) the hosts that are the vendor's.
     """
 
     id: Slug
@@ -269,6 +270,8 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
     propagation: float = 60.0
     jwt: bool = False
     by_address: bool = False
+    instance_kind: str = ""
+    own_hosts: tuple[str, ...] = ()
     aliases: dict[str, tuple[str, ...]] = {}
     console: str = ""
     example: tuple[Example, ...] = ()

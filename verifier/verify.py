@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from verifier.confirm import Doubter, Patience, Standing
-from verifier.model import Dead, Doubt, Live, Undecided
+from verifier.model import Dead, Doubt, KindID, Live, Undecided
 from verifier.offline import check
 from verifier.offline.aws import account_id
 from verifier.ports import Judged
@@ -202,8 +202,14 @@ class _Run:
         else:
             async with self._same_id[f"{credential.provider}:{public_half.reveal()}"]:
                 verdict = await probe(self.catalogue, credential, self.door, base)
-        if isinstance(verdict, Dead) and kind is not None and kind.by_address and item.last_live is None:
+        if not isinstance(verdict, Dead) or kind is None:
+            return verdict
+        if kind.by_address and item.last_live is None:
             return Undecided(Doubt.AMBIGUOUS, verdict.evidence, note="refused, but perhaps only from our address")
+        if instance := self.terms.base_urls.get(kind.instance_kind):
+            # The vendor's own host does not know it; our own instance may (design rule 4).
+            there = replace(credential, provider=KindID(kind.instance_kind))
+            return await probe(self.catalogue, there, self.door, instance)
         return verdict
 
     def _brake(self, vendor: str) -> None:

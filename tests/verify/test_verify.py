@@ -188,6 +188,21 @@ async def test_a_refusal_that_may_be_about_our_address_kills_only_what_worked_fr
     assert [type(e.verdict) for e in once if isinstance(e, Judged)] == [Dead, Dead]
 
 
+@pytest.mark.parametrize("theirs", [True, False])
+async def test_a_key_the_vendor_refuses_is_asked_at_our_own_instance(theirs: bool) -> None:  # noqa: FBT001
+    (vendor,) = CATALOGUE
+    both = Catalogue([replace(vendor, instance_kind="acme_own"), replace(vendor, id="acme_own")])
+
+    class TwoHosts(World):
+        async def send(self, request: Request) -> Reply | Trouble:
+            self.live = {key(1)} if theirs and request.call.kind == "acme_own" else set()
+            return await super().send(request)
+
+    terms = replace(QUICK, base_urls={"acme_own": "https://acme.ours.test"}, wait=False)
+    events = [e async for batch in verify({"acme": [due(1)]}, both, TwoHosts(), terms) for e in batch]
+    assert [type(e.verdict) for e in events if isinstance(e, Judged)] == [Live if theirs else Dead]
+
+
 async def test_closing_the_iterator_stops_the_run() -> None:
     world = World(live={key(n) for n in range(1000)})
     stream = verify({"acme": (due(n) for n in range(1000))}, CATALOGUE, world, QUICK)

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
+
+from msgspec.structs import replace
 
 from verifier.classify import split
 from verifier.classify.aliases import UNKNOWN, Alias, Aliases, Says
@@ -76,6 +79,7 @@ class Classifier:
             vendor = (vendors or {}).get(kind) or kind.partition("_")[0]
             self._vendors.setdefault(vendor, []).append(kind)
         self._told: dict[tuple[str, str, str | None], _Told] = {}
+        self._homes: dict[str, tuple[KindID, tuple[str, ...]]] = {}
 
     @classmethod
     def of(cls, kinds: Iterable[Kind]) -> Classifier:
@@ -84,10 +88,22 @@ class Classifier:
         extra = [(s, r, k.id) for k in kinds for s, rules in k.aliases.items() for r in rules]
         needs = {**shipped_needs(), **{k.id: Needs(k.parts, k.optional) for k in kinds}}
         shapes = merge(shipped_shapes(), spec_shapes(kinds))
-        return cls(shapes, needs, Aliases(extra), {k.id: k.vendor for k in kinds if k.vendor})
+        made = cls(shapes, needs, Aliases(extra), {k.id: k.vendor for k in kinds if k.vendor})
+        made._homes = {k.id: (KindID(k.instance_kind), k.own_hosts) for k in kinds if k.instance_kind}
+        return made
 
     def classify(self, claim: Claim) -> Finding:
         """Return what `claim` is. Never raises, whatever the report holds."""
+        found = self._classify(claim)
+        home = self._homes.get(found.provider)
+        host = found.parts.get("host")
+        if home is None or host is None:
+            return found
+        name = host.reveal().lower().removeprefix("https://").partition("/")[0].partition(":")[0]
+        ours = any(fnmatchcase(name, pattern) for pattern in home[1])
+        return found if ours else replace(found, provider=home[0])
+
+    def _classify(self, claim: Claim) -> Finding:
         alias, forced = self._alias(claim)
         value = claim.value
         if isinstance(value, Secret):
