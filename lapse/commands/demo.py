@@ -113,7 +113,7 @@ class _Show:
         keys, kinds = len({frozenset(k.parts.items()) for k in in_image}), len({k.kind for k in in_image})
         _say(
             f"{leak.NAME}, saved with `docker save` as {ARCHIVE}: 4 layers with {keys} made-up keys of {kinds} "
-            "kinds. Its last step runs\n`rm -rf /app/ci /root/.aws`: those files no longer show in a container, and "
+            "kinds. Its last step runs\n`rm -rf /app/ci /srv/.aws`: those files no longer show in a container, and "
             "still lie in the layers below."
         )
         self._scan("kingfisher.json", "a real scanner, told to call nobody")

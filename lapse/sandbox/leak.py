@@ -37,9 +37,9 @@ class Planted(Struct, frozen=True):
     where: Where = "image"
 
 
-_ENV, _PRODUCTION, _CI, _AWS = "app/.env", "app/config/production.env", "app/ci/deploy.env", "root/.aws/credentials"
+_ENV, _PRODUCTION, _CI, _AWS = "app/.env", "app/config/production.env", "app/ci/deploy.env", "srv/.aws/credentials"
 _FIXTURES = "app/tests/fixtures.env"
-_REMOVED = ("app/ci", "root/.aws")
+_REMOVED = ("app/ci", "srv/.aws")
 
 _SAAS: tuple[tuple[str, str, str, State], ...] = (
     ("openai", "OPENAI_API_KEY", _ENV, "live"),
@@ -126,13 +126,13 @@ def layers(planted: Iterable[Planted], *, without: str = "") -> list[Layer]:
         if key.where == "image" and key.path != without:
             texts.setdefault(key.path, []).extend(key.lines)
     files = {path: "\n".join(lines) + "\n" for path, lines in texts.items()}
-    home = {path: text for path, text in files.items() if path.startswith("root/")}
+    home = {path: text for path, text in files.items() if path.startswith("srv/")}
     app = {path: text for path, text in files.items() if path not in home}
     return [
-        Layer("ADD rootfs.tar.gz /", {"etc/os-release": "ID=acme\n", "etc/passwd": "root:x:0:0::/root:/bin/sh\n"}),
+        Layer("ADD rootfs.tar.gz /", {"etc/os-release": "ID=acme\n", "etc/passwd": "app:x:1000:1000::/srv:/bin/sh\n"}),
         Layer("COPY . /app", {"app/main.py": "print('hello')\n", **app}),
-        Layer("COPY .aws /root/.aws", home),
-        Layer("RUN rm -rf /app/ci /root/.aws", removed=_REMOVED),
+        Layer("COPY .aws /srv/.aws", home),
+        Layer("RUN rm -rf /app/ci /srv/.aws", removed=_REMOVED),
     ]
 
 
