@@ -4,8 +4,8 @@ Adding a version takes no precondition, so compare-and-set is made of three part
 writes its marker through it first, so of two runs one loses), a look at the newest version just before, and the number
 of the added version, which shows whether somebody wrote in between: then theirs is made the newest again. In that
 moment, about the length of one call, readers of `latest` may see ours.
-The annotations hold a keyed digest of this run's payload and of the former's: a version is a run's by its content. What is written is
-fresh from an issuer: nobody guesses it from a digest.
+The annotations hold keyed digests of this run's payload and of the former's: a version is a run's by its content. What
+is written is fresh from an issuer: nobody guesses it from a digest.
 https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets
 """
 
@@ -141,9 +141,10 @@ class GcpSecretManager:
                 return now
         if now is None or now.run != run:
             raise self._conflict()
-        added = None if version is None else self._add(self._text(version))
+        if version is not None:
+            self._add(self._text(version))
         self._ask(_DISABLE, Nothing, "disable a version of", version=now.version, json={})
-        return Stored("", run) if added is None else Stored(str(added))
+        return self.current() or Stored("", run)
 
     def _must_be(self, expected: Stored | None) -> None:
         newest = self._newest()

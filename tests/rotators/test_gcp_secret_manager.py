@@ -91,7 +91,7 @@ def test_put_keeps_other_fields_and_restore_brings_the_former_back(store: GcpSec
         assert store.restore("1", RUN).version == "3"
     assert plain(store.fetch()) == {"host": "h", "a": "old"}
     assert [v["state"] for v in gcp.secrets[NAME].versions] == ["ENABLED", "DISABLED", "ENABLED"]
-    assert store.current() == Stored("3")
+    assert store.current() == Stored("3", OTHER)
 
 
 def test_restoring_what_lies_there_already_changes_nothing(store: GcpSecretManager, gcp: Gcp) -> None:
