@@ -114,6 +114,7 @@ def test_the_provider_recipe_works() -> None:
     (kind,) = parse(text.encode(), "acme", "acme.toml").kind
     judge = Judge(kind)
     assert {e.verdict for e in kind.example} == {"live", "dead", "undecided"}
+    assert len(kind.example) >= 4  # as the contract test asks
     for example in kind.example:
         said = Reply(example.status, {"content-type": "application/json"}, example.body.encode(), "api.acme.example")
         assert judge(said, "s").verdict == example.verdict
