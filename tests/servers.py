@@ -137,7 +137,7 @@ def _running(
 ) -> Iterator[Server]:
     log = folder.parent / f"{folder.name}.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(  # noqa: S603  # our own words
+        process = subprocess.Popen(  # our own words
             command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **(env or {})}
         )
         try:
@@ -205,7 +205,7 @@ def postgresql(folder: Path) -> Iterator[Server]:
             shutil.chown(file, user)
     init = [*words, initdb, "-D", str(data), "-U", "admin", "-A", "scram-sha-256", f"--pwfile={secret}"]
     init += ["--no-sync", "-E", "UTF8", "--locale=C"]
-    subprocess.run(init, check=True, capture_output=True, cwd=folder)  # noqa: S603
+    subprocess.run(init, check=True, capture_output=True, cwd=folder)
     (data / "pg_hba.conf").write_text(
         "host all walled all reject\n"
         "host all trusted all trust\n"
@@ -260,7 +260,7 @@ def mariadb(folder: Path) -> Iterator[Server]:
         "--skip-test-db",
         "--auth-root-authentication-method=normal",
     ]
-    subprocess.run(init, check=True, capture_output=True, cwd=folder)  # noqa: S603
+    subprocess.run(init, check=True, capture_output=True, cwd=folder)
     first = folder / "init.sql"
     statements = (  # one a line
         "DELETE FROM mysql.global_priv WHERE User=''",

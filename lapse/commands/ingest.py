@@ -10,7 +10,7 @@ from lapse.commands.pull import pull, pulls
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
 from lapse.output import jsonv1
-from lapse.output.console import out, raw, safe, say
+from lapse.output.console import out, plural, raw, safe, say
 from verifier.classify import Classifier, classify_all
 from verifier.fingerprint import Fingerprinter
 from verifier.ingest.interface import UnreadableReport
@@ -78,8 +78,20 @@ class Intake:
         self.failed = 0
         self.scans: list[int] = []
 
-    def file(self, name: str, as_format: str | None, tree: Tree | None, origin: str | None, *, partial: bool) -> None:
-        """Read one report; what cannot be read is one sentence, and the other files go on."""
+    def file(
+        self,
+        name: str,
+        as_format: str | None,
+        tree: Tree | None,
+        origin: str | None,
+        *,
+        partial: bool,
+        known_as: str | None = None,
+    ) -> None:
+        """Read one report; what cannot be read is one sentence, and the other files go on.
+
+        `known_as` is its lasting name where `name` is but a copy of it (an object of a bucket, a scanner's output).
+        """
         try:
             report = read(name, as_format)
         except UnreadableReport as e:
@@ -87,10 +99,10 @@ class Intake:
             self.failed += 1
             return
         # A report of loose files speaks for what the same report file spoke for the last time.
-        fallback = None if name == "-" else f"report:{Path(name).resolve()}"
+        fallback = None if name == "-" else f"report:{known_as or Path(name).resolve()}"
         with report:
             self.take(
-                Batch(name, report.format.name, report.format.scanner, origin, fallback),
+                Batch(known_as or name, report.format.name, report.format.scanner, origin, fallback),
                 report,
                 lambda: report.complete and not partial,
                 tree,
@@ -211,8 +223,8 @@ def tell(intake: Intake, *, keeps: bool, json: bool, quiet: bool) -> Exit:
     else:
         for f in result.files:
             whole = "" if f.complete else " (not a whole scan)"
-            out(f"{safe(f.file)}: {f.format}, {f.findings} findings, {f.skipped} skipped{whole}")
-        out(f"{result.findings} findings → {result.keys} distinct keys → {result.new} new")
+            out(f"{safe(f.file)}: {f.format}, {plural(f.findings, 'finding')}, {f.skipped} skipped{whole}")
+        out(f"{plural(result.findings, 'finding')} → {plural(result.keys, 'distinct key')} → {result.new} new")
     if result.incomplete:
         say(f"{result.incomplete} findings hold no secret (redacted or hashed); --source reads it back", quiet=quiet)
     if result.unknown_rules:

@@ -40,6 +40,11 @@ def safe(text: str | None) -> str:
     ).replace("\t", " ")
 
 
+def plural(number: int, noun: str) -> str:
+    """Return `1 key`, `2 keys`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def colour() -> bool:
     """Whether stdout is a terminal that wants colour."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
