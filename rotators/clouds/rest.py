@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -115,3 +116,8 @@ def done_if_gone(error: ProviderError) -> None:
     """Raise the error again, unless what was to go is gone already."""
     if error.trouble is not Trouble.GONE:
         raise error
+
+
+def next_page(link: str | None) -> str:
+    """Return the `$skiptoken` of an Azure `nextLink`, empty on the last page. The link itself is never followed."""
+    return dict(parse_qsl(urlsplit(link or "").query)).get("$skiptoken", "")

@@ -1,0 +1,95 @@
+"""End what a leaked Entra secret opened: switch the application's service principal off, or sign its users out.
+
+Access tokens live for 60 to 90 minutes (longer under continuous access evaluation) whatever is done; a principal that
+is off gets no new one, with any secret. Signing users out does not touch application-only tokens and cannot be undone.
+https://learn.microsoft.com/en-us/graph/api/user-revokesigninsessions
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from rotators.clouds import graph
+from rotators.clouds.microsoft import Microsoft
+from rotators.clouds.rest import Nothing
+from rotators.interface import ProviderError, Trouble
+from rotators.step import Done, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from rotators.clouds.rest import Service
+    from rotators.interface import KeyRef, Settings
+    from rotators.step import Outcome
+    from verifier.model import Credential
+
+_TOKENS = timedelta(minutes=90)
+_PRINCIPAL, _USERS = "service_principal", "users"
+
+
+class EntraSignIns:
+    """Settings: `mode` = `service_principal` (the default) or `users`, with `users` as names or ids by comma."""
+
+    name = "entra_signins"
+    permissions: Final[Mapping[str, tuple[str, ...]]] = {
+        "kill": ("Application.ReadWrite.OwnedBy", "User.RevokeSessions.All"),
+        "undo": ("Application.ReadWrite.OwnedBy",),
+    }
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the slot's settings; an unknown mode or no users are `ProviderError(REFUSED)`."""
+        self._way = Microsoft(settings)
+        self._mode = settings.get("mode", _PRINCIPAL)
+        self._users = [u.strip() for u in settings.get("users", "").split(",") if u.strip()]
+        if self._mode not in (_PRINCIPAL, _USERS):
+            raise ProviderError(Trouble.REFUSED, f"mode = {self._mode!r} is neither service_principal nor users")
+        if self._mode == _USERS and not self._users:
+            raise ProviderError(Trouble.REFUSED, "mode = users needs `users`: whom to sign out")
+        self.reversible = self._mode == _PRINCIPAL
+
+    def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
+        """Switch the principal off, or sign the users out; repeating is harmless.
+
+        `was` is the principal's former state, `possible_until` when the last access token from before
+        `moment` is over.
+        """
+        _ = ref
+        self._way.refuse_leaked(old.parts["secret"].reveal())
+        until = {"possible_until": (moment + _TOKENS).isoformat()}
+        if self._mode == _USERS:
+            for user in self._users:
+                self._graph.ask(graph.SIGN_OUT, Nothing, f"sign {user} out", fill={"user": user}, json={})
+            return Done(f"{len(self._users)} users are signed out", until)
+        app = _app(old)
+        said = self._graph.ask(graph.PRINCIPAL, graph.Holder, f"find the principal of {app}", fill={"app": app})
+        if said.account_enabled:
+            self._switch(app, on=False)
+        was = "enabled" if said.account_enabled else "disabled"
+        return Done(f"the principal of application {app} is off", {**until, "was": was})
+
+    def undo(self, old: Credential, ref: KeyRef) -> Outcome:
+        """Switch the principal on again; users cannot be signed in again."""
+        _ = ref
+        if self._mode == _USERS:
+            return Failed("signing out cannot be taken back", "the users log in again")
+        self._switch(_app(old), on=True)
+        return Done(f"the principal of application {_app(old)} is on again")
+
+    def _switch(self, app: str, *, on: bool) -> None:
+        what = f"switch the principal of {app} {'on' if on else 'off'}"
+        self._graph.ask(graph.SWITCH, Nothing, what, fill={"app": app}, json={"accountEnabled": on})
+
+    @property
+    def _graph(self) -> Service:
+        return self._way.service("graph", graph.ROUTES)
+
+
+def _app(old: Credential) -> str:
+    return old.parts["id"].reveal().strip()
+
+
+def make(settings: Settings) -> EntraSignIns:
+    """Return the session killer for a playbook's slot."""
+    return EntraSignIns(settings)
