@@ -38,7 +38,7 @@ BODY_CAP = 4 * 1024 * 1024
 """Bytes of an answer that are read; a page of keys is far smaller, and a longer answer is refused."""
 
 _FIELD = re.compile(r"\{([a-z_]+)\}")
-_SEGMENT = re.compile(r"[^\x00-\x20\x7f]{1,512}")
+_SEGMENT = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
 _HTTPS_PORT, _HTTP_PORT = 443, 80
 _LONGEST_WAIT = timedelta(hours=1)
 
