@@ -222,7 +222,11 @@ class Engine:
     @staticmethod
     def _has_successor(plan: Plan, planned: Planned) -> bool:
         makes = plan.makes
-        return makes is not None and plan.index(makes.name) < plan.index(planned.name)
+        return (
+            makes is not None
+            and planned.action is not Action.APPLY
+            and plan.index(makes.name) < plan.index(planned.name)
+        )
 
     def _ask(self, state: RunState, planned: Planned, missing: int) -> Outcome:
         people = "one person" if missing == 1 else f"{missing} people"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from playbooks.bench import SNAPSHOT, Bench, encoded
-from rotators.interface import KeyRef, Minted, ProviderError, Stored, Style, Trouble
+from rotators.interface import KeyRef, Minted, ProviderError, Replacer, Stored, Style, Trouble
 from rotators.step import Done, Failed, Outcome, Waiting
 from verifier.secret import Secret
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rotators.step import Context
     from verifier.model import Parts
 
-MINTED, RETIRED, SETTING = "minted", "retired", "setting"
+MINTED, RETIRED = "minted", "retired"
 
 
 def check(bench: Bench, ctx: Context) -> Outcome | None:
@@ -40,28 +40,22 @@ def check(bench: Bench, ctx: Context) -> Outcome | None:
 
 def mint(bench: Bench, ctx: Context) -> Outcome:
     """Retire what an interrupted try left, make a key, note it, store it. Asked only after `check` said no."""
-    base = bench.base(ctx)
     held = bench.store.current()
-    in_place = bench.issuer.style is Style.REPLACE
-    begun = in_place and any(e.text == SETTING for e in bench.notes())
-    if held != base and not begun:
+    if held != bench.base(ctx):
         return Failed(
             f"the store {bench.store.name} was changed by somebody else after this rotation began; nothing was made",
             "see what was written there, then begin a new rotation",
         )
-    if not in_place:
-        trouble = _clear(bench, ctx)
-        if trouble is not None:
-            return trouble
+    trouble = _clear(bench, ctx)
+    if trouble is not None:
+        return trouble
     if lacking := bench.lacking():
         return Failed(f"store.write asks for parts that the old key does not have: {', '.join(lacking)}")
-    if in_place:
-        bench.note(SETTING, {})
     minted = bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
     try:
         fields = bench.written(minted.parts)
     except LookupError as e:
-        if not in_place:
+        if bench.issuer.style is not Style.REPLACE:
             bench.issuer.retire(minted.ref)
         return Failed(str(e.args[0]), "correct store.write of the playbook")
     _note(bench, minted.ref, fields)
@@ -74,23 +68,48 @@ def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret],
     except ProviderError as e:
         if e.trouble is not Trouble.CONFLICT:
             raise  # it may have been written: `check` is asked before anything else is done
-        return _lost(bench, ctx, minted, fields)
+        return _lost(bench, minted)
     return _done(encoded(minted.ref), stored, bench)
 
 
-def _lost(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret]) -> Outcome:
+def _lost(bench: Bench, minted: Minted) -> Outcome:
     """Say what becomes of a fresh key whose place in the store somebody else took."""
-    if bench.issuer.style is Style.REPLACE:
-        # The old secret is dead already: what somebody else wrote cannot work, and the only one that does is ours.
-        stored = bench.store.put(fields, bench.store.current(), ctx.marker)
-        bench.note("overwrote what somebody else stored meanwhile: only the new secret works", {})
-        return _done(encoded(minted.ref), stored, bench)
-    bench.issuer.retire(minted.ref)
+    if bench.issuer.style is not Style.REPLACE:
+        bench.issuer.retire(minted.ref)
     bench.note(RETIRED, {"id": minted.ref.id})
     return Failed(
         f"somebody else wrote to the store {bench.store.name} at the same moment; the new key was deleted again",
         "see what was written there, then begin a new rotation",
     )
+
+
+def apply(bench: Bench, ctx: Context) -> Outcome:
+    """Set what the store holds as the secret at the issuer: the old one dies in that moment. Repeating is harmless."""
+    issuer = bench.issuer
+    if not isinstance(issuer, Replacer):
+        raise TypeError(f"{issuer.name} replaces in place but has no apply")
+    if bench.plan.managed:
+        issuer.apply(bench.old_ref(ctx), {})
+        return _managed(bench, ctx)
+    if (moved := bench.moved(ctx)) is not None:
+        return Failed(f"{moved}; the old secret still stands", "put the right value back, then `lapse resume`")
+    issuer.apply(bench.old_ref(ctx), bench.new(ctx).parts)
+    return Done("set: the old secret is no more")
+
+
+def applied(bench: Bench, ctx: Context) -> Outcome | None:
+    """Say whether the issuer, where it keeps the value itself, holds another one than before the run."""
+    base, now = bench.base(ctx), bench.store.current()
+    if not bench.plan.managed or base is None or now is None or now.version == base.version:
+        return None
+    return _managed(bench, ctx)
+
+
+def _managed(bench: Bench, ctx: Context) -> Outcome:
+    now = bench.store.current()
+    version = now.version if now else ""
+    ref = bench.old_ref(ctx)
+    return Done(f"{bench.store.name} holds a new value", {"ref": encoded(ref), "id": ref.id, "version": version})
 
 
 def enter(bench: Bench, ctx: Context) -> Outcome:
@@ -135,7 +154,12 @@ def undo(bench: Bench, ctx: Context) -> Outcome:
 
 
 def _clear(bench: Bench, ctx: Context) -> Outcome | None:
-    """Retire every key that this run made and the store does not hold; only these, and only if certain."""
+    """Retire every key that this run made and the store does not hold; only these, and only if certain.
+
+    Where the secret is replaced in place nothing was made yet: the value only lay on this machine.
+    """
+    if bench.issuer.style is Style.REPLACE:
+        return None
     old = bench.old_ref(ctx)
     gone = {e.data["id"] for e in bench.notes() if e.text == RETIRED}
     for entry in bench.notes():

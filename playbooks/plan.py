@@ -45,6 +45,7 @@ class Action(StrEnum):
     PREFLIGHT = "preflight"
     SNAPSHOT = "snapshot"
     MINT = "mint"
+    APPLY = "apply"
     ENTER = "enter"
     VERIFY = "verify"
     PUSH = "push"
@@ -142,6 +143,7 @@ class Plan(Struct, frozen=True):
     ask: str = ""
     part: str = "secret"
     replace: Replace | None = None
+    managed: bool = False
 
     def step(self, name: str) -> Planned:
         """Return the step called so; `KeyError` if there is none."""
@@ -157,7 +159,7 @@ class Plan(Struct, frozen=True):
     @property
     def makes(self) -> Planned | None:
         """Return the step that makes and stores the new key, if there is one."""
-        return next((s for s in self.steps if s.action in {Action.MINT, Action.ENTER}), None)
+        return next((s for s in self.steps if s.name == "create"), None)
 
     def open_settings(self) -> list[str]:
         """Return the settings that still have to be given, as `--set` names them."""
@@ -205,6 +207,7 @@ def plan(book: Playbook, mode: Mode, facts: Facts) -> Plan:
         ask=book.create.ask if book.create else "",
         part=book.create.part if book.create else "secret",
         replace=book.replace,
+        managed=book.store is not None and book.store.managed,
     )
 
 
@@ -303,9 +306,17 @@ class _Compiler:
             title = f"A person makes the new key at {self.book.create.open}; keep it in {store}"
             back = "bring back the store's former version (a person deletes the new key)"
             yield self.step("create", Slot.CREATE, Action.ENTER, title, Effect.ADDS, undo=back)
+        elif self.in_place and self.book.store is not None and self.book.store.managed:
+            title = "Have the issuer set and keep a new secret, which kills the old one in the same moment"
+            yield self.step("create", Slot.CREATE, Action.APPLY, title, Effect.DESTROYS, rights="apply")
         elif self.in_place:
-            title = f"Set a new secret, which kills the old one at once, and keep it in {store} (one step)"
-            yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.DESTROYS, rights="mint")
+            title = f"Make a new secret on this machine and keep it in {store} (one step); the old one still stands"
+            back = "bring back the store's former version"
+            yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.ADDS, undo=back, rights="mint")
+            title = "Set the stored secret at the issuer, which kills the old one in the same moment"
+            if self.issuer is not None and self.issuer.also_dies:
+                title = f"{title} ({self.issuer.also_dies})"
+            yield self.step("apply", Slot.CREATE, Action.APPLY, title, Effect.DESTROYS, rights="apply")
         else:
             title = f"Make a new key and keep it in {store} (one step)"
             yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.ADDS, undo=back, rights="mint retire")
@@ -338,8 +349,8 @@ class _Compiler:
         title = "Delete the old key for good"
         if self.style is Style.REVOKE:
             title = "Revoke the leaked key with itself, for good" + ("" if self.makes else ": it has no successor")
-        if self.issuer.also_dies if self.issuer else "":
-            title = f"{title} ({self.issuer.also_dies})" if self.issuer else title
+        if self.issuer.also_dies:
+            title = f"{title} ({self.issuer.also_dies})"
         yield self.step("delete", Slot.RETIRE, Action.DELETE, title, Effect.DESTROYS, rights="retire")
 
     def prove(self) -> Planned:

@@ -128,11 +128,13 @@ class StoreSlot(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the new key is kept: a store's name, its settings, and which field gets which part.
 
     Each value of `write` is one field alone, `{new.PART}` or `{old.PART}`, so that the parts can be read back.
+    `managed`: the issuer makes and keeps the value itself (Vault's static roles), and the store is only read.
     """
 
-    use: Name | str
+    use: str
     write: dict[str, str]
     settings: dict[str, str] = {}
+    managed: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be read back."""

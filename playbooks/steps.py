@@ -14,7 +14,7 @@ import msgspec
 from playbooks import mint, prove
 from playbooks.bench import CREATE, Bench, encoded
 from playbooks.plan import Action
-from rotators.interface import Fact, ProviderError, State, Style, Trouble
+from rotators.interface import Fact, ProviderError, SelfRevoker, State, Style, Trouble
 from rotators.step import Context, Done, Failed, Outcome, Step, Waiting
 from verifier.model import Dead
 
@@ -103,6 +103,10 @@ def _snapshot(bench: Bench) -> Trio:
 def _mint(bench: Bench) -> Trio:
     undo = (lambda ctx: mint.undo(bench, ctx)) if bench.planned.undo else None
     return (lambda ctx: mint.mint(bench, ctx)), (lambda ctx: mint.check(bench, ctx)), undo
+
+
+def _apply(bench: Bench) -> Trio:
+    return (lambda ctx: mint.apply(bench, ctx)), (lambda ctx: mint.applied(bench, ctx)), None
 
 
 def _enter(bench: Bench) -> Trio:
@@ -203,9 +207,10 @@ def _delete(bench: Bench) -> Trio:
         if bench.plan.makes is not None and CREATE in ctx.outputs and ctx.outputs[CREATE]["id"] == old.id:
             return Failed("the new key has the old one's id; deleting would kill both", "look at the playbook's issuer")
         try:
-            if bench.issuer.style is Style.REVOKE:
-                old = bench.issuer.locate(ctx.old)  # a key that revokes itself is found by itself
-            bench.issuer.retire(old)
+            if isinstance(bench.issuer, SelfRevoker):
+                bench.issuer.revoke(ctx.old)
+            else:
+                bench.issuer.retire(old)
         except ProviderError as e:
             if e.trouble is not Trouble.GONE:
                 raise
@@ -258,6 +263,7 @@ _BUILDERS: dict[Action, Callable[[Bench], Trio]] = {
     Action.PREFLIGHT: _preflight,
     Action.SNAPSHOT: _snapshot,
     Action.MINT: _mint,
+    Action.APPLY: _apply,
     Action.ENTER: _enter,
     Action.VERIFY: _verify,
     Action.PUSH: _push,

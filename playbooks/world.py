@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar
 
-from rotators.interface import Consumer, Issuer, SessionKiller, Store
+from rotators.interface import Consumer, Issuer, ProviderError, SessionKiller, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ class Family(Generic[T]):
             hand: object = module.make(settings)
         except KeyError as e:
             raise Unready(f"the {self.word} {used.name} needs the setting {e.args[0]}") from None
-        except ValueError as e:
+        except (ValueError, ProviderError) as e:
             raise Unready(f"the {self.word} {used.name}: {e}") from None
         if not self.keeps(hand):
             raise Unready(f"{where} makes no {self.word}: it lacks a method of rotators.interface")

@@ -98,7 +98,7 @@ def test_unknown_runs_are_named(tmp_path: Path) -> None:
         log = ledger.rotations
         for ask in (log.entries, log.credential, log.resolve, lambda r: log.append(r, "", What.NOTE)):
             with pytest.raises(Unknown, match="nobody"):
-                ask("nobody")  # type: ignore[operator]
+                ask("nobody")
 
 
 def test_a_ledger_of_version_one_gets_the_journal(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def print_of(parts: Parts) -> str:
 
 class SimIssuer:
     name = "sim"
-    kinds = (KIND,)
+    kinds: tuple[str, ...] = (KIND,)
     permissions: Mapping[str, tuple[str, ...]] = {
         n: (f"sim:{n}",) for n in ("locate", "mint", "disable", "enable", "retire", "evidence")
     }
@@ -276,13 +276,6 @@ class SimIssuer:
         lag = float(self.w.get("lag_new", 3))
         now = self.w.seconds()
 
-        def in_place() -> KeyRef:
-            before = self.w.db.execute("SELECT secret FROM keys WHERE id=?", (ref.id,)).fetchone()[0]
-            self.w.db.execute("INSERT INTO touched VALUES (?,?)", (ref.id, f"was:{before}"))
-            dead = now + float(self.w.get("lag_dead", 0))
-            self.w.db.execute("UPDATE keys SET secret=?, dead_from=? WHERE id=?", (secret, dead, ref.id))
-            return ref
-
         def beside() -> KeyRef:
             if len(self.w.keys()) >= self.w.get("slots", 10):
                 raise ProviderError(Trouble.FULL, "the owner has no room for another key")
@@ -294,8 +287,20 @@ class SimIssuer:
             )
             return KeyRef(name, ref.owner, created=START + timedelta(seconds=now), label=label)
 
-        made: KeyRef = self.w.act("mint", in_place if self.style is Style.REPLACE else beside)
+        made: KeyRef = ref if self.style is Style.REPLACE else self.w.act("mint", beside)
         return Minted(made, {"id": Secret(made.id), "secret": Secret(secret)})
+
+    def apply(self, ref: KeyRef, parts: Parts) -> None:
+        def work() -> None:
+            before = self.w.db.execute("SELECT secret FROM keys WHERE id=?", (ref.id,)).fetchone()[0]
+            secret = parts["secret"].reveal()
+            if before == secret:
+                return
+            self.w.db.execute("INSERT INTO touched VALUES (?,?)", (ref.id, f"was:{before}"))
+            dead = self.w.seconds() + float(self.w.get("lag_dead", 0))
+            self.w.db.execute("UPDATE keys SET secret=?, dead_from=? WHERE id=?", (secret, dead, ref.id))
+
+        self.w.act("apply", work)
 
     def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
         if self.style is not Style.DISPLACE:

@@ -1,0 +1,378 @@
+"""The durable executor: DBOS goes on with a run after any crash. Every guard here has a test in `tests/playbooks`.
+
+One generic workflow, `phase`, takes the steps of one turn of a run; the plan it follows is the snapshot in the journal.
+A wait ends the workflow: the next turn is a new one, enqueued with a delay or by whoever approves, so that no waiting
+run holds a slot. What goes into the engine's tables is run ids, step names and times.
+
+Import this module inside commands only: it brings DBOS and SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self, assert_never
+
+import sqlalchemy
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
+from dbos import _serialization as stock
+from sqlalchemy import event
+
+from playbooks.journal import Status, What
+from rotators.step import Done, Failed, Outcome, Unsure, Waiting
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dbos import DBOSConfig, StepOptions
+
+    from playbooks.engine import Engine
+    from playbooks.journal import RunState
+
+VERSION = "lapse-rotations-1"
+"""DBOS only goes on with workflows of its own application version. Ours stays the same from release to release, because
+`phase` asks the journal for everything: it changes only when the arguments of `phase` do, and then old rows are moved.
+"""
+
+RECOVERIES = 1_000_000
+"""How often DBOS may recover one phase: a phase is short, so the number only has to be out of reach."""
+
+IDLE_SECONDS = 5.0
+"""How long PostgreSQL keeps the locks of a worker that froze inside a transaction."""
+
+NAP = 1.0
+"""A wait of up to so many seconds is slept out by the next phase: DBOS looks for delayed work once a second only."""
+
+CONCURRENCY = 4
+"""Phases that one process takes at a time."""
+
+_DEAD = frozenset({"ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
+
+
+class Busy(Exception):  # noqa: N818  # reads as what it is
+    """Another process is the executor of this ledger."""
+
+
+class Broken(Exception):  # noqa: N818  # reads as what it is
+    """The executor gave a phase up; the run stands where its journal says."""
+
+
+class PickleRefusedError(Exception):
+    """Somebody wrote a pickle into the engine's tables: unpickling it would run their code."""
+
+
+class Json(DBOSPortableJSONSerializer):
+    """JSON and nothing else."""
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise PickleRefusedError("the engine's tables hold JSON only; a pickle was put in by hand and is not read")
+
+
+def refuse_pickle() -> None:
+    """Take DBOS's own serialiser out of service: it reads any row that says `py_pickle`, whatever is configured."""
+    for name in ("serialize", "deserialize"):
+        setattr(stock.DefaultSerializer, name, _refuse)
+
+
+refuse_pickle()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the engine keeps its tables, and which ledger it works for.
+
+    `url` is `sqlite:///PATH` or `postgresql://…`; `lock` is a file of this machine; `ledger` the ledger's name, so that
+    several can share one PostgreSQL.
+    """
+
+    url: str
+    lock: Path
+    ledger: str
+
+    @property
+    def file(self) -> Path | None:
+        """Return the SQLite file, None for PostgreSQL."""
+        scheme, _, rest = self.url.partition(":///")
+        return Path(rest) if scheme == "sqlite" else None
+
+    @property
+    def queue(self) -> str:
+        """Return the queue's name."""
+        return f"rotations-{self.ledger}"
+
+    @property
+    def executor(self) -> str:
+        """Return the executor's id: fixed, so that a restart finds the work of the process before it."""
+        return f"lapse-{self.ledger}"
+
+    def phase(self, run: str, turn: int) -> str:
+        """Return the workflow id of a turn: the same for everybody, so that enqueueing twice is enqueueing once.
+
+        Ids are the whole database's, so the ledger is part of it.
+        """
+        return f"{self.ledger}:{run}:{turn}"
+
+
+def sqlite_engine(path: Path) -> sqlalchemy.Engine:
+    """Return an engine for DBOS's tables in a SQLite file of mode 0600: WAL, writers in line, safe at power loss."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    engine = sqlalchemy.create_engine(
+        sqlalchemy.URL.create("sqlite+pysqlite", database=str(path)), connect_args={"timeout": 30}, hide_parameters=True
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(raw: Any, _record: Any) -> None:  # noqa: ANN401  # the driver's own
+        raw.execute("PRAGMA busy_timeout=30000")
+        raw.execute("PRAGMA journal_mode=WAL")
+        raw.execute("PRAGMA synchronous=FULL")
+        raw.execute("PRAGMA foreign_keys=ON")
+        raw.isolation_level = "IMMEDIATE"
+
+    return engine
+
+
+def config(place: Place) -> DBOSConfig:
+    """Return the configuration of the executor."""
+    made: DBOSConfig = {
+        "name": "lapse",
+        "application_version": VERSION,
+        "executor_id": place.executor,
+        "serializer": Json(),
+        "run_migrations": True,
+        "log_level": "CRITICAL",
+        "enable_otlp": False,
+        "sys_db_idle_transaction_timeout_sec": IDLE_SECONDS,
+        "notification_listener_polling_interval_sec": 0.5,
+    }
+    if place.file is not None:
+        made["system_database_engine"] = sqlite_engine(place.file)
+    else:
+        made["system_database_url"] = place.url
+    return made
+
+
+class Worker:
+    """The executor of one ledger, in this process: a context manager. A second process gets `Busy`.
+
+    `wait` lets it stand by until the first one ends. Everything that is pending or due is gone on with, whatever run it
+    belongs to.
+    """
+
+    def __init__(
+        self, engine: Engine, place: Place, *, concurrency: int = CONCURRENCY, poll: float = 0.2, wait: bool = False
+    ) -> None:
+        """Take the engine and where its tables are; `poll` is how often, in seconds, the queue is looked at."""
+        self._engine, self._place = engine, place
+        self._concurrency, self._poll, self._wait = concurrency, poll, wait
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lock, then launch: DBOS recovers what the process before left."""
+        self._lock = _locked(self._place.lock, wait=self._wait)
+        try:
+            logging.getLogger("dbos").setLevel(logging.CRITICAL)
+            DBOS(config=config(self._place))
+
+            def phase(run: str, turn: int) -> dict[str, str]:  # DBOS takes functions, no methods
+                return self._take_turn(run, turn)
+
+            self._phase = DBOS.workflow(name="phase", max_recovery_attempts=RECOVERIES)(phase)
+            DBOS.listen_queues([self._place.queue])
+            DBOS.launch()
+            self._queue = DBOS.register_queue(
+                self._place.queue,
+                worker_concurrency=self._concurrency,
+                partition_concurrency=1,
+                polling_interval_sec=self._poll,
+                on_conflict="always_update",
+            )
+        except BaseException:
+            self._close(0)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let phases under way finish for a moment, then stop; what is cut off is recovered by the next process."""
+        self._close(10 if error is None else 0)
+
+    def _close(self, patience: int) -> None:
+        try:
+            with contextlib.suppress(Exception):
+                DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=patience)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    # ── the one workflow ───────────────────────────────────────────────────────────────────────────────
+
+    def _take_turn(self, run: str, turn: int) -> dict[str, str]:
+        """Take the steps of one turn until one is not done; a wait for time enqueues the next turn."""
+        names = DBOS.run_step(_options("agenda"), self._agenda, run, turn)
+        said: dict[str, str] = {"is": "stale"}
+        for name in names:
+            said = DBOS.run_step(_options(f"take {name}"), self._take, run, name)
+            if said["is"] != "done":
+                break
+        if "until" in said:
+            self.go(run, int(said["turn"]), datetime.fromisoformat(said["until"]))
+        return said
+
+    def _agenda(self, run: str, turn: int) -> list[str]:
+        with _plain():
+            _nap(self._engine.state(run))
+            return self._engine.agenda(run, turn)
+
+    def _take(self, run: str, name: str) -> dict[str, str]:
+        with _plain():
+            outcome = self._engine.take(run, name)
+            return _told(outcome, self._engine.state(run).turn)
+
+    def go(self, run: str, turn: int, at: datetime | None = None) -> None:
+        """Enqueue a turn of a run, for now or for `at`. Doing so twice is doing it once."""
+        wait = 0.0 if at is None else (at - datetime.now(UTC)).total_seconds()
+        delay = None if wait <= NAP else wait
+        with (
+            SetWorkflowID(self._place.phase(run, turn)),
+            SetEnqueueOptions(queue_partition_key=run, delay_seconds=delay),
+        ):
+            self._queue.enqueue(self._phase, run, turn)
+
+    # ── waiting for it ─────────────────────────────────────────────────────────────────────────────────
+
+    def follow(self, run: str, patience: timedelta) -> RunState:
+        """Stay until the run ends, stops, or waits for a person or for longer than `patience`; return its state.
+
+        A phase that the executor gave up is `Broken`.
+        """
+        while True:
+            state = self._engine.state(run)
+            if settled(state, patience):
+                return state
+            found = DBOS.get_workflow_status(self._place.phase(run, state.turn))
+            if found is not None and found.status in _DEAD:
+                raise Broken(f"{run}: the engine gave the phase up ({found.status}); `lapse resume {run}` goes on")
+            time.sleep(min(0.1, self._poll))
+
+
+class Remote:
+    """Speaks to the executor of another process through its tables; launches nothing."""
+
+    def __init__(self, place: Place) -> None:
+        """Connect. A SQLite file that is not there is `Broken`: connecting would make an empty one."""
+        self._place = place
+        if place.file is not None and not place.file.exists():
+            raise Broken(f"there is no engine at {place.file} yet; `lapse resume` starts one")
+        logging.getLogger("dbos").setLevel(logging.CRITICAL)
+        if place.file is not None:
+            self._client = DBOSClient(system_database_engine=sqlite_engine(place.file), serializer=Json())
+        else:
+            self._client = DBOSClient(
+                system_database_url=place.url,
+                serializer=Json(),
+                sys_db_idle_transaction_timeout_sec=IDLE_SECONDS,
+                retry_connection_errors=False,
+            )
+
+    def __enter__(self) -> Self:
+        """Return the connection itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._client.destroy()
+
+    def go(self, run: str, turn: int) -> None:
+        """Enqueue a turn of a run. Doing so twice is doing it once."""
+        self._client.enqueue(
+            {
+                "workflow_name": "phase",
+                "queue_name": self._place.queue,
+                "workflow_id": self._place.phase(run, turn),
+                "app_version": VERSION,
+                "queue_partition_key": run,
+                "application_name": "lapse",
+            },
+            run,
+            turn,
+        )
+
+
+def settled(state: RunState, patience: timedelta) -> bool:
+    """Say whether nothing will happen to a run by itself within `patience`."""
+    match state.status:
+        case Status.ENDED | Status.STOPPED:
+            return True
+        case Status.RUNNING:
+            return False
+        case Status.WAITING:
+            waited = next(e for e in reversed(state.entries) if e.what is What.WAITING)
+            now = datetime.now(UTC)
+            if waited.data["on"] == "time":
+                return datetime.fromisoformat(waited.data["until"]) - now > patience
+            return waited.data["on"] == "person" or state.lacking(state.plan.step(waited.step), now) > 0
+        case _:
+            assert_never(state.status)
+
+
+def _nap(state: RunState) -> None:
+    waited = state.last
+    if waited.what is What.WAITING and waited.data["on"] == "time":
+        left = (datetime.fromisoformat(waited.data["until"]) - datetime.now(UTC)).total_seconds()
+        time.sleep(max(0.0, min(NAP, left)))
+
+
+def _options(name: str) -> StepOptions:
+    """Return a step's options. The tries are for trouble with the journal: providers' trouble never raises."""
+    return {"name": name, "retries_allowed": True, "interval_seconds": 0.5, "max_attempts": 6, "backoff_rate": 2.0}
+
+
+class JournalError(Exception):
+    """The journal could not be read or written. Named by type only: the engine keeps what is raised."""
+
+
+@contextlib.contextmanager
+def _plain() -> Any:  # noqa: ANN401  # a generator, as contextmanager wants it
+    """Let no exception's text reach the engine's tables."""
+    try:
+        yield
+    except Exception as e:  # noqa: BLE001  # whatever it is, only its type is told
+        raise JournalError(type(e).__name__) from None
+
+
+def _told(outcome: Outcome, turn: int) -> dict[str, str]:
+    match outcome:
+        case Done():
+            return {"is": "done"}
+        case Failed() | Unsure():
+            return {"is": "stopped"}
+        case Waiting(on="time", until=until) if until is not None:
+            return {"is": "waiting", "until": until.isoformat(), "turn": str(turn)}
+        case Waiting():
+            return {"is": "waiting"}
+        case _:
+            assert_never(outcome)
+
+
+def _locked(path: Path, *, wait: bool) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise Busy(f"another process goes on with the rotations of this ledger (lock {path})") from None
+    return handle
