@@ -31,6 +31,12 @@ ledger_app = typer.Typer(
 app.add_typer(ledger_app, name="ledger")
 
 
+playbooks_app = typer.Typer(
+    help="The playbooks: list them, explain one, find mistakes in a file.", rich_markup_mode=None
+)
+app.add_typer(playbooks_app, name="playbooks")
+
+
 class Shape(StrEnum):
     """Output formats of `verify` and `report`."""
 
@@ -304,6 +310,141 @@ def ledger_rewrap(
     from lapse.commands import ledger as command
 
     _end(command.rewrap(key, config))
+
+
+class Manner(StrEnum):
+    """How a key is rotated."""
+
+    GRACEFUL = "graceful"
+    EMERGENCY = "emergency"
+
+
+WhoOption = Annotated[str | None, typer.Option("--as", metavar="NAME", help="Who does this; else the log-in name.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A rotation's name, such as r-4f2a1c.")]
+WaitOption = Annotated[
+    str | None, typer.Option("--wait", metavar="SPAN", help="Stay for waits up to this long (90s, 10m, 6h).")
+]
+FdOption = Annotated[int | None, typer.Option("--fd", metavar="N", help="Read a new secret from this descriptor.")]
+SecretFileOption = Annotated[
+    Path | None, typer.Option("--secret-file", metavar="FILE", help="Read a new secret from this file.")
+]
+
+
+@app.command()
+def rotate(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Short id or unique prefix.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Run the plan; without it, only print it.")] = False,
+    mode: Annotated[Manner, typer.Option("--mode", help="Emergency stops the old key first.")] = Manner.GRACEFUL,
+    playbook: Annotated[str | None, typer.Option("--playbook", metavar="ID", help="Which playbook to follow.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve, by name, what needs one person.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="What the playbook leaves open.")
+    ] = None,
+    who: WhoOption = None,
+    wait: WaitOption = None,
+    fd: FdOption = None,
+    secret_file: SecretFileOption = None,
+    format_: Annotated[Plain, typer.Option("--format", help="Output of the plan on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Replace a live key, and prove the old one dead.
+
+    Prints the plan; --apply runs it, and survives any crash. Exit 12 while it waits, 13 when it stopped part-way.
+    """
+    from lapse.commands import rotate as command
+
+    options = command.Options(
+        key=key,
+        apply=apply,
+        mode=str(mode),
+        playbook=playbook,
+        yes=yes,
+        sets=tuple(set_ or ()),
+        who=who,
+        wait=wait,
+        fd=fd,
+        secret_file=secret_file,
+        json=format_ is Plain.JSON,
+        quiet=quiet,
+    )
+    _end(command.run(options, config))
+
+
+@app.command()
+def approve(
+    run: RunArgument,
+    who: WhoOption = None,
+    step: Annotated[list[str] | None, typer.Option("--step", metavar="STEP", help="Only this step.")] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take this person's approvals back.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Agree to a step of a rotation, by name.
+
+    Recorded, expiring, and revocable with --withdraw.
+    """
+    from lapse.commands import approve as command
+
+    _end(command.run(run, who, tuple(step or ()), config, withdraw=withdraw))
+
+
+@app.command()
+def resume(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="One rotation; else all that can go on.")] = None,
+    who: WhoOption = None,
+    wait: WaitOption = None,
+    fd: FdOption = None,
+    secret_file: SecretFileOption = None,
+    config: ConfigOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Go on with rotations.
+
+    After a crash, a wait, an approval or a failure that was seen to.
+    """
+    from lapse.commands import resume as command
+
+    _end(command.run(run, who, config, wait, (fd, secret_file), quiet=quiet))
+
+
+@app.command()
+def undo(run: RunArgument, who: WhoOption = None, config: ConfigOption = None, quiet: QuietOption = False) -> None:
+    """Take a rotation back.
+
+    Restores the old key and the old stored version, as long as nothing was destroyed.
+    """
+    from lapse.commands import undo as command
+
+    _end(command.run(run, who, config, quiet=quiet))
+
+
+@playbooks_app.callback(invoke_without_command=True)
+def playbooks(context: typer.Context, config: ConfigOption = None) -> None:
+    """List the playbooks."""
+    if context.invoked_subcommand is None:
+        from lapse.commands import playbooks as command
+
+        _end(command.run(config))
+
+
+@playbooks_app.command("lint")
+def playbooks_lint(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Playbooks in TOML.")], config: ConfigOption = None
+) -> None:
+    """Find the mistakes in playbooks, with file and line."""
+    from lapse.commands import playbooks as command
+
+    _end(command.check(files, config))
+
+
+@playbooks_app.command("show")
+def playbooks_show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="The playbook's id.")], config: ConfigOption = None
+) -> None:
+    """Explain one playbook."""
+    from lapse.commands import playbooks as command
+
+    _end(command.show(name, config))
 
 
 def _end(code: Exit, *, exit_zero: bool = False) -> NoReturn:

@@ -113,6 +113,20 @@ class SourcesConfig(Struct, frozen=True, forbid_unknown_fields=True):
     gitlab: SourceConfig = SourceConfig("env:GITLAB_TOKEN", "https://gitlab.com")
 
 
+class RotateConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[rotate]`: where the engine keeps its tables, playbooks of your own, and what playbooks leave open.
+
+    `engine` is a path, or a reference to a `postgresql://` URL (empty: a SQLite file beside the ledger); `modules` are
+    Python modules of your own that playbooks may name; `wait` is how long `lapse rotate` stays for a wait.
+    """
+
+    engine: str = ""
+    playbooks: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    wait: Duration = Duration("5m")
+    set: dict[str, str] = {}
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set. Every key is explained in `config.example.toml`."""
 
@@ -125,6 +139,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     catalogue: CatalogueConfig = CatalogueConfig()
     sources: SourcesConfig = SourcesConfig()
     providers: dict[str, ProviderConfig] = {}
+    rotate: RotateConfig = RotateConfig()
     nightly: NightlyConfig = NightlyConfig()
     policy: tuple[PolicyRule, ...] = ()
     owner: tuple[OwnerRule, ...] = ()

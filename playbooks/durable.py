@@ -367,6 +367,15 @@ def _told(outcome: Outcome, turn: int) -> dict[str, str]:
             assert_never(outcome)
 
 
+def at_work(place: Place) -> bool:
+    """Say whether some process is the executor of this ledger now."""
+    try:
+        os.close(_locked(place.lock, wait=False))
+    except Busy:
+        return True
+    return False
+
+
 def _locked(path: Path, *, wait: bool) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

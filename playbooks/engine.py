@@ -244,7 +244,7 @@ class Engine:
             if e.trouble is Trouble.LATER:
                 again = e.retry_after
                 return Unsure(str(e)) if again is None else _Later(str(e), again)
-            return Failed(str(e), _HINTS[e.trouble])
+            return Failed(str(e), HINTS[e.trouble])
         except (Unready, Taken) as e:
             return Failed(str(e), "correct it, then `lapse resume`")
         except Exception as e:  # noqa: BLE001  # a hand that broke may have acted: check before trying again
@@ -410,7 +410,7 @@ def _pause(tries: int) -> float:
     return _PAUSES[min(tries, len(_PAUSES) - 1)]
 
 
-_HINTS: dict[Trouble, str] = {
+HINTS: dict[Trouble, str] = {
     Trouble.DENIED: "give our admin credential the right that the plan names, then `lapse resume`",
     Trouble.FULL: "make room: delete a key of this owner that nobody uses, then begin again",
     Trouble.GONE: "somebody else was here: look what is left, `lapse verify` tells whether the key still works",

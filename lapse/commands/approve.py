@@ -1,0 +1,53 @@
+"""`lapse approve RUN --as NAME`: somebody agrees to a step, on record; or takes it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lapse.commands.setup import Setup
+from lapse.exits import Exit
+from lapse.output.console import out, say
+from lapse.rotation import Desk, person, said_plainly
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(name: str, who: str | None, steps: tuple[str, ...], config: Path | None, *, withdraw: bool) -> Exit:
+    """Record the approval; a worker that runs goes on, else `lapse resume` does. Exit 12 while more is needed."""
+    with Setup.of(config).ledger() as ledger, said_plainly():
+        desk = Desk(Setup.of(config), ledger)
+        rotation = ledger.rotations.resolve(name)
+        if withdraw:
+            for step in desk.engine.withdraw(rotation, person(who)):
+                out(f"{rotation} {step}: {person(who)} takes the approval back")
+            return Exit.OK
+        approved = desk.engine.approve(rotation, person(who), steps)
+        state = desk.engine.state(rotation)
+        lacking = 0
+        for planned in approved:
+            held = state.approvers(planned.name, state.last.at)
+            missing = state.lacking(planned, state.last.at)
+            lacking += missing
+            until = max(held.values())
+            out(f"{rotation} {planned.name}: {planned.effect} — {planned.title}")
+            out(f"  agreed by {', '.join(sorted(held))} until {until:%Y-%m-%d %H:%M} UTC; {missing} more needed")
+        if lacking:
+            return Exit.WAITING
+        told = _tell(desk, rotation, state.turn)
+        say("the worker goes on" if told else f"`lapse resume {rotation}` goes on")
+        return Exit.OK
+
+
+def _tell(desk: Desk, rotation: str, turn: int) -> bool:
+    """Hand the next turn to the process that is the executor now, if there is one."""
+    from playbooks.durable import Broken, Remote, at_work  # noqa: PLC0415  # DBOS is slow to import
+
+    if not at_work(desk.place):
+        return False
+    try:
+        with Remote(desk.place) as remote:
+            remote.go(rotation, turn)
+    except Broken:
+        return False
+    return True
