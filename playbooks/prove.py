@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, assert_never
 
-from playbooks.bench import CREATE, PREFLIGHT
+from playbooks.bench import PREFLIGHT
 from rotators.interface import State
 from rotators.step import Done, Failed, Outcome, Waiting
 from verifier.model import Dead, Doubt, Live, Undecided
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from playbooks.journal import Entry
     from rotators.step import Context
     from verifier.model import Verdict
+
+_SLOWEST = 60.0
+"""Most seconds between two looks at an old key that is still accepted."""
 
 _GIVE_UP = timedelta(hours=24)
 """How long a provider that answers nothing at all is asked again."""
@@ -55,8 +58,9 @@ def verify(bench: Bench, ctx: Context) -> Outcome:
     if _streak(notes, "live") >= planned.times:
         who = verdict.identity.principal if isinstance(verdict, Live) and verdict.identity else ""
         return Done(f"accepted {planned.times} times in a row", {"principal": who or "", "accepted": _iso(notes[-1])})
-    made = bench.done_at(CREATE) or notes[0].at
-    waited = bench.world.now() - max(made, bench.resumed(notes[0].at))
+    outage = [e.at for e in notes if e.text == "undecided"]
+    began = notes[0].at if isinstance(verdict, Undecided) or not outage else outage[-1]  # an outage is not the key's
+    waited = bench.world.now() - bench.resumed(began)
     if isinstance(verdict, Undecided) and verdict.why in {Doubt.UNSUPPORTED, Doubt.INCOMPLETE}:
         return Failed(f"the new key cannot be verified: {verdict.note or verdict.why}", "nothing old was touched")
     if isinstance(verdict, Undecided):
@@ -99,7 +103,9 @@ def prove(bench: Bench, ctx: Context) -> Outcome:
             "the old key is still not refused for good, long after it should be",
             "ask the provider's support; `lapse resume` goes on asking",
         )
-    return Waiting("time", bench.after(planned.every), f"old key: {word(verdict)}, {len(row)} refusals in a row")
+    slower = min(len(_row(notes, "live")), 10)  # a key that goes on working is asked ever less often
+    pause = max(planned.every, min(_SLOWEST, planned.every * 1.5**slower))
+    return Waiting("time", bench.after(pause), f"old key: {word(verdict)}, {len(row)} refusals in a row")
 
 
 def fresh(bench: Bench, ctx: Context) -> Outcome | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _AT = re.compile(r" - at `\$(.*?)`$")
+_LACKS = re.compile(r" lacks `(.+?)`$")
 _UNKNOWN = re.compile(r"unknown field `(.+?)`")
 _PATTERN = re.compile(r"Expected `str` matching regex '\^\\\\d.*'")
 
@@ -60,15 +61,17 @@ def lint(raw: bytes, name: str, kinds: Iterable[str] | None = None) -> Iterator[
     except tomllib.TOMLDecodeError as e:
         yield f"{name}: not TOML: {e}"
         return
-    seen: set[str] = set()
+    left_out: set[str] = set()
     while (found := _mistake(data)) is not None:
         said, steps = found
-        line = f"{name}:{line_of(text, steps)}: {said}"
-        if line in seen or not _leave_out(data, steps):
-            yield from () if line in seen else (line,)
+        lacking = _LACKS.search(said)
+        follows = steps == "" or steps in left_out or (lacking and f"{steps}.{lacking.group(1)}" in left_out)
+        if left_out and follows:
+            break  # this one is only there because of what was left out
+        yield f"{name}:{line_of(text, steps + _named(said))}: {said}"
+        if not _leave_out(data, steps):
             break
-        seen.add(line)
-        yield line
+        left_out.add(steps)
     if kinds is not None:
         yield from _kinds(data, text, name, frozenset(kinds))
 
@@ -92,6 +95,14 @@ def _mistake(data: dict[str, Any]) -> tuple[str, str] | None:
     if span(book.evidence.within).total_seconds() > 600:  # noqa: PLR2004
         return "evidence.within is at most 10m: evidence must never hold up a rotation", ".evidence.within"
     return None
+
+
+def _named(said: str) -> str:
+    """Return the key within the slot that a sentence of `playbooks.schema` begins with, as a step; empty if none."""
+    word = re.match(r"(?:\S+: )?(write|settings?|open|part|destroys)\b", said)
+    if word is None:
+        return ""
+    return ".settings" if word.group(1).startswith("setting") else f".{word.group(1)}"
 
 
 def _unknown(name: str, steps: str) -> str:
