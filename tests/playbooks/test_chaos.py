@@ -57,8 +57,9 @@ def scene(folder: Path, seed: int) -> Small:
 
 
 def works(small: Small) -> None:
-    """Assert that what the store holds works, at this very moment."""
-    assert small.store_works(), small.stored()
+    """Assert that what the store holds works, at this very moment; an emergency stops the old key before that."""
+    if small.get("mode") == "graceful" or small.stored()["key_id"] != OLD:
+        assert small.store_works(), small.stored()
 
 
 def ended(small: Small, folder: Path) -> None:

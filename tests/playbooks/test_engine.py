@@ -85,6 +85,14 @@ def test_a_colleagues_key_in_the_middle_is_left_alone() -> None:
     assert desk.small.harmed() == []
 
 
+def test_a_key_that_could_not_be_stored_is_retired_by_its_note_alone() -> None:
+    desk = Desk(blind=True, marks=False)
+    desk.small.trouble("put", Trouble.LATER, 3)
+    desk.start()
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.keys("us") == [desk.small.stored()["key_id"]]
+
+
 def test_a_key_that_is_gone_already_changes_nothing() -> None:
     desk = Desk()
     desk.small.db.execute("UPDATE keys SET state='gone'")
@@ -279,6 +287,17 @@ def test_two_people_and_the_starter_is_none_of_them() -> None:
     assert said.on == "approval"
     desk.engine.approve(RUN, "cleo")
     assert isinstance(desk.drive(approve=None), Done)
+
+
+def test_an_approval_of_the_starter_that_got_in_otherwise_counts_for_nothing() -> None:
+    desk = Desk(TWO)
+    desk.start()
+    until = (desk.small.now() + timedelta(days=1)).isoformat()
+    for who in ("ann", "Bob"):
+        desk.journal.append(RUN, "delete", What.APPROVED, "", {"who": who, "until": until})
+    said = desk.drive(approve=None)
+    assert isinstance(said, Waiting)
+    assert said.on == "approval"
 
 
 def test_an_approval_ends_and_can_be_taken_back() -> None:

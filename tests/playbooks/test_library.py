@@ -22,11 +22,27 @@ from verifier.catalogue import load_catalogue
 from verifier.model import CredentialID, KindID
 
 LIBRARY = library()
-SHIPPED = (
-    "aws-access-key gcp-service-account-key azure-app-secret azure-storage-key openai-project-key anthropic-key "
-    "vault-token vault-approle-secret-id vault-database-static-role vault-kv-copy postgres-password mysql-password "
-    "redis-acl-password github-token gitlab-token slack-token huggingface-token self-revoke assisted"
-).split()  # noqa: SIM905  # a list to read
+SHIPPED = [
+    "aws-access-key",
+    "gcp-service-account-key",
+    "azure-app-secret",
+    "azure-storage-key",
+    "openai-project-key",
+    "anthropic-key",
+    "vault-token",
+    "vault-approle-secret-id",
+    "vault-database-static-role",
+    "vault-kv-copy",
+    "postgres-password",
+    "mysql-password",
+    "redis-acl-password",
+    "github-token",
+    "gitlab-token",
+    "slack-token",
+    "huggingface-token",
+    "self-revoke",
+    "assisted",
+]  # a list to read
 TRIALS = {"role": "app", "path": "ci/x", "database": "postgresql", "secret": "s", "vault": "v", "prefix": "p"}
 
 
