@@ -45,6 +45,7 @@ window = "6s"
 suggest = "use sessions"
 """
 IN_PLACE = BOOK.replace("[retire]", "[approvals]\ndestroys = 'one'\n[retire]")
+MANAGED = IN_PLACE.replace('use = "simstore"', 'use = "simstore"\nmanaged = true')
 REVOKE = """
 id = "sim-revoke"
 title = "A key that revokes itself"

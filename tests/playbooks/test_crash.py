@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import BOOK, IN_PLACE, REVOKE, Remembered, drive, planned
+from stage import BOOK, IN_PLACE, MANAGED, REVOKE, Remembered, drive, planned
 from world import OLD, Small
 
 from playbooks.engine import Engine
@@ -187,6 +187,21 @@ def test_in_place_a_crash_leaves_no_lost_secret(crash: int | None) -> None:
     made = next(e for e in state.entries if e.step == "apply" and e.what is What.DONE)
     assert any(e.what is What.APPROVED and e.step == "apply" and e.seq < made.seq for e in state.entries)
     assert not scene.broken
+
+
+@pytest.mark.parametrize("crash", [None, *range(1, 75)])
+def test_where_the_issuer_keeps_the_value_itself(crash: int | None) -> None:
+    more: dict[str, object] = {"style": "replace", "reversible": False, "managed": True}
+    scene = Scene(frozenset({crash} if crash else ()), more, MANAGED)
+    scene.run()
+    state = scene.engine().state(RUN)
+    assert state.end is End.FINISHED
+    assert scene.small.store_works()
+    assert scene.small.at_consumer() == scene.small.stored()
+    assert not scene.small.accepted(OLD, "old-planted-secret")
+    assert scene.small.db.execute("SELECT count(*) FROM store").fetchone()[0] == 2, "rotated once"
+    made = next(e for e in state.entries if e.step == "create" and e.what is What.DONE)
+    assert any(e.what is What.APPROVED and e.step == "create" and e.seq < made.seq for e in state.entries)
 
 
 @pytest.mark.parametrize("crash", [None, *range(1, 50)])

@@ -293,7 +293,13 @@ class SimIssuer:
     def apply(self, ref: KeyRef, parts: Parts) -> None:
         def work() -> None:
             before = self.w.db.execute("SELECT secret FROM keys WHERE id=?", (ref.id,)).fetchone()[0]
-            secret = parts["secret"].reveal()
+            if self.w.get("managed"):  # as Vault's static roles: it makes and keeps the value itself
+                secret = f"planted-new-{secrets.token_hex(8)}"
+                top = self.w.db.execute("SELECT max(version) FROM store").fetchone()[0]
+                fields = json.dumps({"key_id": ref.id, "key_secret": secret})
+                self.w.db.execute("INSERT INTO store VALUES (?,?,'')", (top + 1, fields))
+            else:
+                secret = parts["secret"].reveal()
             if before == secret:
                 return
             self.w.db.execute("INSERT INTO touched VALUES (?,?)", (ref.id, f"was:{before}"))
