@@ -94,12 +94,13 @@ async def ask(
         observer=ears.exchange,
     )
     scribe.write(list(hidden(ledger, job.select)))
+    fallen = ledger.fallen(datetime.now(UTC) - terms.patience.apart)
     limit = asyncio.timeout(None)
     try:
         async with limit, door:
             if brakes is not None:
                 brakes.arm(limit)
-            answers = cast("AsyncGenerator[list[Event]]", verify(job.due, setup.catalogue, door, terms))
+            answers = cast("AsyncGenerator[list[Event]]", verify(job.due, setup.catalogue, door, terms, fallen=fallen))
             async with aclosing(answers) as batches:
                 async for batch in batches:
                     scribe.write([e for e in batch if isinstance(e, Judged)])

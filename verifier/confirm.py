@@ -15,8 +15,10 @@ from msgspec import Struct
 from verifier.model import Arrival, Dead, Live, Undecided
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from verifier.model import Evidence, Verdict
-    from verifier.ports import Due
+    from verifier.ports import Due, Fallen
 
 ProofKey: TypeAlias = tuple[str, str, str]
 """Route, carrier and, for a config override, the host: what one proof of arrival vouches for."""
@@ -52,9 +54,12 @@ class Standing(StrEnum):
 class Doubter:
     """The memory of one run: who turned dead, who is live, which ways out are known to carry keys."""
 
-    def __init__(self, patience: Patience) -> None:
-        """Start a run with nothing known."""
+    def __init__(self, patience: Patience, fallen: Iterable[Fallen] = ()) -> None:
+        """Start a run; `fallen` are the keys that turned dead lately: an outage outlasts the run that met it first."""
         self._patience = patience
+        self._fallen: dict[str, set[str]] = defaultdict(set)
+        for before in fallen:
+            self._fallen[before.vendor].add(before.id)
         self._turned: dict[str, set[str]] = defaultdict(set)
         self._live: dict[str, set[str]] = defaultdict(set)
         self._proofs: set[ProofKey] = set()
@@ -62,6 +67,8 @@ class Doubter:
     def note(self, vendor: str, due: Due, verdict: Verdict, now: datetime) -> None:
         """Take in one verdict of this run."""
         key = due.credential.id
+        if not isinstance(verdict, Undecided):
+            self._fallen[vendor].discard(key)
         match verdict:
             case Live(evidence=evidence):
                 self._live[vendor].add(key)
@@ -88,7 +95,7 @@ class Doubter:
 
     def braked(self, vendor: str) -> bool:
         """Whether so many known keys turned dead at `vendor` that an outage explains it better."""
-        turned, live = len(self._turned[vendor]), len(self._live[vendor])
+        turned, live = len(self._turned[vendor]) + len(self._fallen[vendor]), len(self._live[vendor])
         p = self._patience
         in_numbers = turned >= p.many and turned >= p.share * (turned + live)
         return in_numbers or (turned >= p.few and live == 0)
@@ -96,6 +103,17 @@ class Doubter:
     def turned(self, vendor: str) -> int:
         """Return how many keys seen live before turned dead in this run."""
         return len(self._turned[vendor])
+
+    def since(self, due: Due, said: Evidence, now: datetime) -> datetime:
+        """Return when the row of deaths began that one of `now` may go on with: `now` itself when there is none.
+
+        An earlier Dead counts only if it came from the same host, by a way that is known to carry keys, and not from
+        the future: a clock may have been set back.
+        """
+        last, began = due.last, due.dead_since
+        if not isinstance(last, Dead) or began is None or began > now:
+            return now
+        return began if last.evidence.host == said.host and self.arrived(last.evidence) else now
 
     def standing(self, vendor: str, evidence: Evidence, dead_since: datetime, now: datetime, wait: float) -> Standing:
         """Return what a Dead that has held since `dead_since` is worth now. `wait` is in seconds."""

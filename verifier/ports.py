@@ -23,6 +23,13 @@ class Due(Struct, frozen=True):
     dead_since: datetime | None = None
 
 
+class Fallen(Struct, frozen=True):
+    """A key that worked once and was refused by an earlier run, lately: what an outage looks like from afar."""
+
+    vendor: str
+    id: CredentialID
+
+
 class Judged(Struct, frozen=True):
     """One verdict of one run, and whose key it is as far as known."""
 

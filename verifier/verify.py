@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Mapping  # msgspec reads annotations at run time
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from verifier.catalogue import Catalogue
     from verifier.exchange import Door
     from verifier.model import Credential, Verdict
-    from verifier.ports import Due
+    from verifier.ports import Due, Fallen
 
 CONCURRENCY = 4
 """Probes under way for kinds that are no HTTP provider of ours (unknown, offline only)."""
@@ -72,13 +73,14 @@ async def verify(
     door: Door,
     terms: Terms = Terms(),  # noqa: B008  # frozen
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    fallen: Iterable[Fallen] = (),
 ) -> AsyncIterator[list[Event]]:
     """Yield, in batches as they come, a `Judged` for every due credential and for every second look, and alarms.
 
     `due` maps kind ids to their credentials, each read lazily. Closing the iterator stops the run; what was yielded is
-    all that was learnt.
+    all that was learnt. `fallen` are the keys that earlier runs saw turn dead of late: the brake remembers them.
     """
-    run = _Run(catalogue, door, terms, clock)
+    run = _Run(catalogue, door, terms, clock, fallen)
     work = asyncio.ensure_future(run.all(due))
     work.add_done_callback(lambda _: run.out.put_nowait(None))
     try:
@@ -97,19 +99,26 @@ async def verify(
 
 
 class _Fresh(NamedTuple):
-    """A Dead that is not confirmed: seen dead `since`, and `at` in this run."""
+    """A Dead that is not confirmed, of `at` in this run; `ticks` is the same moment by a clock that nobody sets."""
 
     item: Due
     dead: Dead
-    since: datetime
     at: datetime
+    ticks: float
 
 
 class _Run:
-    def __init__(self, catalogue: Catalogue, door: Door, terms: Terms, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        door: Door,
+        terms: Terms,
+        clock: Callable[[], datetime],
+        fallen: Iterable[Fallen],
+    ) -> None:
         self.catalogue, self.door, self.terms, self.clock = catalogue, door, terms, clock
         self.out: asyncio.Queue[Event | None] = asyncio.Queue()
-        self.doubter = Doubter(terms.patience)
+        self.doubter = Doubter(terms.patience, fallen)
         self._same_id: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._alarmed: set[str] = set()
 
@@ -146,7 +155,7 @@ class _Run:
                 if isinstance(item.last, Dead) and item.last.confirmed:
                     verdict = replace(verdict, confirmed=True)
                 else:
-                    fresh.append(_Fresh(item, verdict, item.dead_since or now, now))
+                    fresh.append(_Fresh(item, verdict, now, time.monotonic()))
             self._tell(item, verdict, now)
 
     async def _settle(self, vendor: str, fresh: list[_Fresh]) -> None:
@@ -156,7 +165,8 @@ class _Run:
         """
         again: list[_Fresh] = []
         for f in fresh:
-            match self.doubter.standing(vendor, f.dead.evidence, f.since, f.at, self._wait(f.item)):
+            since = self.doubter.since(f.item, f.dead.evidence, f.at)
+            match self.doubter.standing(vendor, f.dead.evidence, since, f.at, self._wait(f.item)):
                 case Standing.CONFIRMED:
                     self._tell(f.item, replace(f.dead, confirmed=True), f.at)
                 case Standing.TOO_SOON if self._wait(f.item) <= self.terms.patience.confirm_after:
@@ -168,8 +178,7 @@ class _Run:
         limit = asyncio.Semaphore(CONCURRENCY)
         async with asyncio.TaskGroup() as group:
             for f in again:
-                left = f.since + timedelta(seconds=self._wait(f.item)) - self.clock()
-                await asyncio.sleep(max(0.0, left.total_seconds()))
+                await asyncio.sleep(self._left(f))
                 group.create_task(self._second_look(vendor, f, limit))
 
     async def _second_look(self, vendor: str, f: _Fresh, limit: asyncio.Semaphore) -> None:
@@ -178,9 +187,20 @@ class _Run:
         now = self.clock()
         self.doubter.note(vendor, f.item, verdict, now)
         if isinstance(verdict, Dead):
-            standing = self.doubter.standing(vendor, verdict.evidence, f.since, now, self._wait(f.item))
+            began = self.doubter.since(f.item, f.dead.evidence, f.at)
+            # From another host it is a first Dead, not a second.
+            since = began if verdict.evidence.host == f.dead.evidence.host else now
+            standing = self.doubter.standing(vendor, verdict.evidence, since, now, self._wait(f.item))
             verdict = replace(verdict, confirmed=standing is Standing.CONFIRMED)
         self._tell(f.item, verdict, now)
+
+    def _left(self, f: _Fresh) -> float:
+        """Return the seconds until the second look: by the clock that nobody sets where this run saw the first Dead."""
+        wait = self._wait(f.item)
+        since = self.doubter.since(f.item, f.dead.evidence, f.at)
+        by_ticks = f.ticks + wait - (f.at - since).total_seconds() - time.monotonic()
+        by_clock = (since + timedelta(seconds=wait) - self.clock()).total_seconds()
+        return max(0.0, by_ticks, min(by_clock, wait))
 
     def _wait(self, item: Due) -> float:
         kind = self.catalogue.get(item.credential.provider)
@@ -213,9 +233,9 @@ class _Run:
         return verdict
 
     def _brake(self, vendor: str) -> None:
-        if self.doubter.braked(vendor) and vendor not in self._alarmed:
+        n = self.doubter.turned(vendor)
+        if n and self.doubter.braked(vendor) and vendor not in self._alarmed:
             self._alarmed.add(vendor)
-            n = self.doubter.turned(vendor)
             hours = round(self.terms.patience.apart.total_seconds() / 3600)
             text = (
                 f"{vendor} now refuses {n} keys that were live before: perhaps an outage. "

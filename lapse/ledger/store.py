@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from lapse.ledger.model import Found, Key, Status, Story, Turned
     from verifier.model import Credential, Finding
-    from verifier.ports import Due, Judged
+    from verifier.ports import Due, Fallen, Judged
 
 _RUNS_AGE_LIMIT = "SELECT id, started FROM runs WHERE ended IS NULL AND what=? AND started>=? ORDER BY id DESC LIMIT 1"
 _NOTES = frozenset({EventKind.REVEALED, EventKind.SCOPE, EventKind.ALARM, EventKind.NOTE})
@@ -184,6 +184,14 @@ class Ledger:
         )
         with self._db.read() as connection:
             return int(connection.exec_driver_sql(sql, tuple(args)).scalar_one())
+
+    def fallen(self, since: datetime) -> list[Fallen]:
+        """Return the keys that worked once and whose row of deaths began after `since`, as the brake remembers them.
+
+        Of those whose death is confirmed only the ones that nothing at their vendor outlived: an answer that was Live
+        after they died shows that they did not die of an outage.
+        """
+        return views.fallen(self._db, since)
 
     def recall(self, credentials: Sequence[Credential], since: datetime | None = None) -> Iterator[Due]:
         """Yield credentials that the caller holds itself (secrets not kept), with what the ledger remembers of each.

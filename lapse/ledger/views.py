@@ -38,6 +38,7 @@ from verifier.model import (
     Undecided,
     Visibility,
 )
+from verifier.ports import Fallen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -318,6 +319,24 @@ def resolve(db: Database, prefix: str) -> CredentialID:
     if len(rows) > 1:
         raise AmbiguousKey(prefix, tuple(f"{v}-{h.hex()[:d]}" for h, v, d in rows[:_LISTED]))
     return CredentialID(f"{rows[0][1]}-{rows[0][0].hex()}")
+
+
+def fallen(db: Database, since: datetime) -> list[Fallen]:
+    """Return what `Ledger.fallen` promises. One pass over the states, and one more for each vendor concerned."""
+    sql = (
+        "SELECT c.vendor, c.hash, s.confirmed, s.dead_since FROM states s JOIN credentials c ON c.id = s.credential"
+        " WHERE s.known = 'dead' AND s.last_live IS NOT NULL AND s.dead_since > ?"
+    )
+    newest = "SELECT max(s.last_live) FROM states s JOIN credentials c ON c.id = s.credential WHERE c.vendor = ?"
+    with db.read() as connection:
+        rows = connection.exec_driver_sql(sql, (stamp(since),)).fetchall()
+        proven = {vendor for vendor, _, confirmed, _ in rows if confirmed}
+        alive = {v: int(connection.exec_driver_sql(newest, (v,)).scalar_one()) for v in proven}
+    return [
+        Fallen(vendor, CredentialID(f"{vendor}-{digest.hex()}"))
+        for vendor, digest, confirmed, died in rows
+        if not confirmed or died > alive[vendor]
+    ]
 
 
 def turns(db: Database, since: datetime) -> Iterator[Turned]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -102,6 +103,36 @@ def test_an_outage_confirms_no_death_and_raises_the_alarm(desk: Desk, saas: Saas
     assert not any(x["confirmed"] for x in lines)
     assert "ALARM: sendgrid now refuses 30 keys" in said.stderr
     assert desk.json("status", "--format", "json", code=12)["status"]["dead"] == 0
+
+
+def test_a_key_asked_about_alone_does_not_slip_past_the_brake(desk: Desk, saas: Saas) -> None:
+    for n in range(6):
+        saas.add("sendgrid", sendgrid(n), "live")
+    desk.run("verify", desk.report(row("sendgrid", sendgrid(n)) for n in range(6)), code=10)
+    for n in range(6):
+        saas.add("sendgrid", sendgrid(n), "dead")
+    lines = desk.lines("verify", "--no-wait", "--format", "jsonl", code=12)
+    time.sleep(1)
+    desk.run("verify", lines[0]["key"], code=12)
+    for line in lines:
+        desk.run("verify", line["key"], "--wait", code=12)
+    assert desk.json("status", "--format", "json", code=12)["status"]["dead"] == 0
+
+
+def test_keys_asked_about_one_by_one_in_an_outage_meet_the_brake(desk: Desk, saas: Saas) -> None:
+    """Two may be believed; what follows looks like an outage until somebody there is accepted again."""
+    for n in range(6):
+        saas.add("sendgrid", sendgrid(n), "live")
+    lines = desk.lines(
+        "verify", desk.report(row("sendgrid", sendgrid(n)) for n in range(6)), "--format", "jsonl", code=10
+    )
+    for n in range(6):
+        saas.add("sendgrid", sendgrid(n), "dead")
+    for line in lines:
+        desk.run("verify", line["key"], code=None)
+    assert desk.json("status", "--format", "json", code=None)["status"]["dead"] == 2
+    saas.add("sendgrid", sendgrid(0), "live")
+    desk.run("verify", "--all", code=10)
 
 
 def test_removed_from_source_never_revoked_comes_first(desk: Desk, saas: Saas) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from world import CATALOGUE, NOW, Weather, World, confirmed, due, key, lives, ru
 from verifier.catalogue import Catalogue
 from verifier.confirm import Patience
 from verifier.model import Arrival, Credential, CredentialID, Dead, Doubt, Evidence, KindID, Live, Undecided
-from verifier.ports import Due, Judged
+from verifier.ports import Due, Fallen, Judged
 from verifier.scope import Mode, Ownership, Scope
 from verifier.secret import Secret
 from verifier.verify import Terms, verify
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from verifier.exchange import Reply, Request, Trouble
 
 QUICK = Terms(patience=Patience(confirm_after=0.05))
-EVIDENCE = Evidence("GET /", 200, "", "", "acme@0", NOW, "h", arrival=Arrival.PROVEN)
+EVIDENCE = Evidence("GET /", 200, "", "", "acme@0", NOW, "api.acme.test", arrival=Arrival.PROVEN)
 YESTERDAY = NOW - timedelta(days=1)
 
 
@@ -84,6 +85,77 @@ async def test_an_outage_that_lasts_into_the_next_run_still_confirms_none() -> N
     said, alarms = await run(world, again, QUICK)
     assert confirmed(said) == []
     assert len(alarms) == 1
+
+
+async def test_an_outage_kills_no_key_that_is_asked_about_alone_later() -> None:
+    """A run of one key, or the rest of a killed run, must not forget the brake of the run before."""
+    world = World()
+    world.weather = Weather.OUTAGE
+    alone = due(0, Dead(EVIDENCE), last_live=YESTERDAY, dead_since=NOW - timedelta(hours=1))
+    fallen = [Fallen("acme", due(n).credential.id) for n in range(30)]
+    said, alarms = await run(world, [alone], QUICK, fallen=fallen)
+    assert confirmed(said) == []
+    assert len(alarms) == 1
+    said, _ = await run(world, [was_live(40)], QUICK, fallen=fallen)
+    assert confirmed(said) == []
+    said, alarms = await run(world, [due(41)], QUICK, fallen=[Fallen("other", f.id) for f in fallen])
+    assert len(confirmed(said)) == 1
+    assert alarms == []
+
+
+async def test_keys_that_came_back_no_longer_brake() -> None:
+    world = World(live={key(n) for n in range(30)})
+    fallen = [Fallen("acme", due(n).credential.id) for n in range(30)]
+    gone = due(50, Dead(EVIDENCE), last_live=YESTERDAY, dead_since=NOW - timedelta(hours=1))
+    said, _ = await run(world, [*(was_live(n) for n in range(30)), gone], QUICK, fallen=fallen)
+    assert confirmed(said) == [gone.credential.id]
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        replace(EVIDENCE, host="127.0.0.1", route="base"),
+        replace(EVIDENCE, route="proxy", arrival=Arrival.ASSUMED, carrier="authorization"),
+    ],
+)
+async def test_a_first_dead_from_elsewhere_is_none(last: Evidence) -> None:
+    """An earlier Dead of a sandbox, or by a proxy that may strip headers, is not half of a confirmation."""
+    world = World()
+    earlier = due(1, Dead(last), dead_since=NOW - timedelta(hours=1))
+    said, _ = await run(world, [earlier], replace(QUICK, wait=False))
+    assert confirmed(said) == []
+    said, _ = await run(world, [earlier], QUICK)
+    assert [v.confirmed for v in said[earlier.credential.id] if isinstance(v, Dead)] == [False, True]
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=5), timedelta(hours=-5)])
+async def test_a_clock_that_jumps_confirms_nothing_early_and_waits_no_hours(jump: timedelta) -> None:
+    world = World()
+    looks: list[float] = []
+    off = timedelta(0)
+    terms = Terms(patience=Patience(confirm_after=0.2))
+    verdicts = []
+    batches = verify({"acme": [due(1)]}, CATALOGUE, world, terms, clock=lambda: NOW + off)
+    async with asyncio.timeout(5):
+        async for batch in batches:
+            for event in batch:
+                assert isinstance(event, Judged)
+                verdicts.append(event.verdict)
+                looks.append(time.monotonic())
+                off = jump
+    assert len(looks) == 2
+    assert looks[1] - looks[0] >= 0.15
+    assert isinstance(verdicts[1], Dead)
+    assert verdicts[1].confirmed == (jump > timedelta(0))
+
+
+async def test_a_first_dead_of_the_future_is_none() -> None:
+    world = World()
+    earlier = due(1, Dead(EVIDENCE), dead_since=NOW + timedelta(days=300))
+    async with asyncio.timeout(5):
+        said, _ = await run(world, [earlier], QUICK)
+    assert world.calls[key(1)] == 2
+    assert [v.confirmed for v in said[earlier.credential.id] if isinstance(v, Dead)] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from test_rules import SPEC
 from verifier.catalogue import Catalogue
 from verifier.exchange import Admitted, Call, Reply, Request, Trouble
 from verifier.model import Credential, CredentialID, Dead, Doubt, KindID, Live, Verdict
-from verifier.ports import Due, Judged
+from verifier.ports import Due, Fallen, Judged
 from verifier.secret import Secret
 from verifier.specfile import parse
 from verifier.verify import Alarm, Event, Terms, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CATALOGUE = Catalogue(parse(SPEC, "acme", "acme.toml").kind)
 NOW = datetime.now(UTC)
@@ -79,11 +79,13 @@ def due(n: int, last: Verdict | None = None, **known: datetime) -> Due:
     return Due(credential, last, known.get("last_live"), known.get("dead_since"))
 
 
-async def run(world: World, items: list[Due], terms: Terms) -> tuple[dict[str, list[Verdict]], list[Alarm]]:
+async def run(
+    world: World, items: list[Due], terms: Terms, fallen: Iterable[Fallen] = ()
+) -> tuple[dict[str, list[Verdict]], list[Alarm]]:
     """Run to the end; return each key's verdicts in order, and the alarms."""
     said: dict[str, list[Verdict]] = {}
     alarms: list[Alarm] = []
-    async for batch in verify({"acme": iter(items)}, CATALOGUE, world, terms):
+    async for batch in verify({"acme": iter(items)}, CATALOGUE, world, terms, fallen=fallen):
         for event in batch:
             _sort(event, said, alarms)
     return said, alarms
