@@ -8,6 +8,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -17,12 +18,15 @@ from verifier.catalogue import Catalogue, load_catalogue
 from verifier.confirm import Patience
 from verifier.egress import Settings
 from verifier.scope import Mode, Scope
+from verifier.spec import Limits
 from verifier.specfile import SpecError
 from verifier.verify import Terms
 
 if TYPE_CHECKING:
     from lapse.ledger import Ledger, Schedule
-    from verifier.spec import Limits
+
+SANDBOX = Limits(rate=100.0, burst=100, concurrency=16)
+"""How an override on this machine's own loopback is asked: no vendor's published limit is about it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,9 @@ class Setup:
                 raise Stop(f"providers.{name}: no provider has this id{hint}", Exit.USAGE)
 
     def _limits(self, kind: str, vendor: str, limits: Limits) -> Limits:
+        """Return the config's limits, else those of a sandbox on this machine, else the vendor's published ones."""
+        if _loopback(self._base_url(kind, vendor)):
+            limits = SANDBOX
         for name in (vendor, kind):
             if o := self.config.providers.get(name):
                 limits = replace(
@@ -80,14 +87,15 @@ class Setup:
     @cached_property
     def base_urls(self) -> dict[str, str]:
         """The config's `base_url` by kind id; a vendor's counts for all its kinds."""
-        found: dict[str, str] = {}
-        for kind in self.catalogue:
-            for name in (kind.id, kind.vendor):
-                o = self.config.providers.get(name)
-                if o and o.base_url:
-                    found[kind.id] = o.base_url.rstrip("/")
-                    break
-        return found
+        found = {kind.id: self._base_url(kind.id, kind.vendor) for kind in self.catalogue}
+        return {kind: url for kind, url in found.items() if url}
+
+    def _base_url(self, kind: str, vendor: str) -> str:
+        for name in (kind, vendor):
+            o = self.config.providers.get(name)
+            if o and o.base_url:
+                return o.base_url.rstrip("/")
+        return ""
 
     def settings(self) -> Settings:
         """Return the door's settings."""
@@ -138,3 +146,12 @@ class Setup:
             return open_ledger(self.config.ledger_url, self.config.ledger.key or None, self._schedule())
         except LedgerError as e:
             raise Stop(str(e)) from None
+
+
+def _loopback(url: str) -> bool:
+    """Whether a base_url names this very machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
