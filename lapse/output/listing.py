@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
 from msgspec.structs import replace
 
 from lapse.exits import Exit
@@ -98,7 +97,7 @@ def write(ledger: Ledger, select: Select, shape: str, out: TextIO) -> None:
         case "csv":
             csvfile.write(reports(ledger, select), out)
         case "sarif":
-            out.write(msgspec.json.encode(sarif(reports(ledger, select))).decode() + "\n")
+            out.writelines(sarif(reports(ledger, select)))
         case _:
             pass
 

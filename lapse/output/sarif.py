@@ -1,8 +1,14 @@
-"""SARIF 2.1.0: live keys are errors, what nobody could tell is a warning, the dead are notes."""
+"""SARIF 2.1.0: live keys are errors, what nobody could tell or confirm is a warning, the proven dead are notes.
+
+Written result by result, so that its size costs no memory; the rules, few and known only at the end, come last.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
 
 from lapse import __version__
 
@@ -15,24 +21,24 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"live": "error", "undecided": "warning", "dead": "note"}
 
 
-def sarif(keys: Iterable[KeyReport]) -> dict[str, Any]:
-    """Return one SARIF log with a result a key; a place is a location, the key's id its fingerprint."""
-    results: list[dict[str, Any]] = []
-    rules: dict[str, dict[str, Any]] = {}
-    for key in keys:
-        rules.setdefault(key.provider, _rule(key.provider))
-        results.append(_result(key, list(rules).index(key.provider)))
+def sarif(keys: Iterable[KeyReport]) -> Iterator[str]:
+    """Yield the pieces of one SARIF log with a result a key; a place is a location, the key's id its fingerprint."""
+    rules: dict[str, int] = {}
+    yield f'{{"$schema":"{SCHEMA}","version":"2.1.0","runs":[{{"columnKind":"unicodeCodePoints","results":['
+    for n, key in enumerate(keys):
+        index = rules.setdefault(key.provider, len(rules))
+        yield (",\n" if n else "\n") + _json(_result(key, index))
     driver = {
         "name": "Lapse",
         "version": __version__,
         "semanticVersion": __version__,
-        "rules": list(rules.values()),
+        "rules": [_rule(provider) for provider in rules],
     }
-    return {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}],
-    }
+    yield f'\n],"tool":{{"driver":{_json(driver)}}}}}]}}\n'
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _rule(provider: str) -> dict[str, Any]:
@@ -50,15 +56,13 @@ def _result(key: KeyReport, index: int) -> dict[str, Any]:
         if key.removed_from_source and key.known == "live"
         else ""
     )
-    detail = {"live": "still works", "dead": "is dead", "undecided": "could not be judged"}[key.verdict]
     why = key.why or key.how or ""
-    level = "error" if key.known == "live" and key.verdict == "undecided" else LEVELS[key.verdict]
     result: dict[str, Any] = {
         "ruleId": key.provider,
         "ruleIndex": index,
-        "level": level,
+        "level": _level(key),
         "kind": "fail",
-        "message": {"text": f"{key.key} {detail}{f' ({why})' if why else ''}.{gone}"},
+        "message": {"text": f"{key.key} {_detail(key)}{f' ({why})' if why else ''}.{gone}"},
         "fingerprints": {"lapse/v1": key.id},
         "properties": {
             "verdict": key.verdict,
@@ -73,20 +77,27 @@ def _result(key: KeyReport, index: int) -> dict[str, Any]:
     return result
 
 
+def _level(key: KeyReport) -> str:
+    if key.known == "live" and key.verdict == "undecided":
+        return "error"
+    # A consumer closes notes, and nothing may be closed on a death that is not confirmed.
+    return "warning" if key.verdict == "dead" and not key.confirmed else LEVELS[key.verdict]
+
+
+def _detail(key: KeyReport) -> str:
+    if key.verdict == "dead":
+        return "is dead" if key.confirmed else "was refused, but is not proven dead"
+    return "still works" if key.verdict == "live" else "could not be judged"
+
+
 def _locations(places: Iterable[PlaceOut]) -> Iterator[dict[str, Any]]:
     for p in places:
-        uri = _uri(p)
+        uri = quote(p.path or "", safe="/._-~!$&'()*+,;=@", errors="replace")
         if not uri:
             continue
         physical: dict[str, Any] = {"artifactLocation": {"uri": uri}}
-        if p.line:
+        if p.line and p.line > 0:
             physical["region"] = {"startLine": p.line}
         name = p.image or p.repository
         logical = [{"fullyQualifiedName": f"{p.source}:{name}", "kind": "namespace"}] if name else []
         yield {"physicalLocation": physical} | ({"logicalLocations": logical} if logical else {})
-
-
-def _uri(p: PlaceOut) -> str:
-    from urllib.parse import quote  # noqa: PLC0415  # only for this format
-
-    return quote(p.path or "", safe="/._-~!$&'()*+,;=@")
