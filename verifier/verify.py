@@ -13,11 +13,13 @@ from collections import defaultdict
 from collections.abc import Mapping  # msgspec reads annotations at run time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from verifier.confirm import Doubter, Patience, Standing
+from verifier.egress.address import loopback
 from verifier.model import Dead, Doubt, KindID, Live, Undecided
 from verifier.offline import check
 from verifier.offline.aws import account_id
@@ -226,6 +228,9 @@ class _Run:
             return verdict
         if kind.by_address and item.last_live is None:
             return Undecided(Doubt.AMBIGUOUS, verdict.evidence, note="refused, but perhaps only from our address")
+        if base is not None and _elsewhere(credential, base):
+            note = "refused by the base_url of the config, but it was found beside the name of another host"
+            return Undecided(Doubt.INCOMPLETE, verdict.evidence, note=note)
         if instance := self.terms.base_urls.get(kind.instance_kind):
             # The vendor's own host does not know it; our own instance may (design rule 4).
             there = replace(credential, provider=KindID(kind.instance_kind))
@@ -262,3 +267,15 @@ class _Run:
         key = credential.parts.get("id")
         account = account_id(key.reveal()) if key is not None and credential.provider.startswith("aws_") else None
         return self.terms.scope.before(public, account)
+
+
+def _elsewhere(credential: Credential, base: str) -> bool:
+    """Whether the key names a host that is not the one of the override, which is no sandbox (design rule 4)."""
+    host = credential.parts.get("host")
+    if host is None or loopback(base):
+        return False
+    try:
+        ours = urlsplit(base).hostname
+        return all(urlsplit("//" + n.strip().rpartition("://")[2]).hostname != ours for n in host.reveal().split(","))
+    except ValueError:
+        return True

@@ -8,7 +8,6 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -17,6 +16,7 @@ from lapse.exits import Exit, Stop
 from verifier.catalogue import Catalogue, load_catalogue
 from verifier.confirm import Patience
 from verifier.egress import Settings
+from verifier.egress.address import loopback
 from verifier.scope import Mode, Scope
 from verifier.spec import Limits
 from verifier.specfile import SpecError
@@ -72,7 +72,7 @@ class Setup:
 
     def _limits(self, kind: str, vendor: str, limits: Limits) -> Limits:
         """Return the config's limits, else those of a sandbox on this machine, else the vendor's published ones."""
-        if _loopback(self._base_url(kind, vendor)):
+        if loopback(self._base_url(kind, vendor)):
             limits = SANDBOX
         for name in (vendor, kind):
             if o := self.config.providers.get(name):
@@ -146,12 +146,3 @@ class Setup:
             return open_ledger(self.config.ledger_url, self.config.ledger.key or None, self._schedule())
         except LedgerError as e:
             raise Stop(str(e)) from None
-
-
-def _loopback(url: str) -> bool:
-    """Whether a base_url names this very machine."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -293,3 +293,30 @@ async def test_a_defect_in_a_provider_is_not_swallowed() -> None:
 
     with pytest.raises(ExceptionGroup):
         await run(Broken(), [due(1)], QUICK)
+
+
+@pytest.mark.parametrize(
+    ("host", "base", "dead"),
+    [
+        ("vault.other.test", "https://vault.ours.test", False),
+        ("https://vault.other.test:8200/x", "https://vault.ours.test:8200", False),
+        ("[", "https://vault.ours.test", False),
+        ("Vault.Ours.test:8200", "https://vault.ours.test", True),
+        ("db1.ours.test,db2.ours.test", "https://db2.ours.test", True),
+        ("vault.other.test", "http://127.0.0.1:8200", True),
+        ("vault.other.test", "http://[::1]:8200/x", True),
+        ("vault.other.test", "http://localhost", True),
+        (None, "https://vault.ours.test", True),
+    ],
+)
+async def test_an_override_does_not_kill_what_names_another_host(host: str | None, base: str, dead: bool) -> None:  # noqa: FBT001
+    """The config's `base_url` knows its own keys; of a key of another instance its refusal says nothing."""
+    one = due(1)
+    if host is not None:
+        parts = {**one.credential.parts, "host": Secret(host)}
+        one = replace(one, credential=replace(one.credential, parts=parts))
+    said, _ = await run(World(), [one], replace(QUICK, base_urls={"acme": base}))
+    verdicts = said[one.credential.id]
+    assert isinstance(verdicts[-1], Dead if dead else Undecided)
+    alive, _ = await run(World(live={key(1)}), [one], replace(QUICK, base_urls={"acme": base}))
+    assert list(lives(alive))

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -143,6 +144,15 @@ def authority(text: str, default_port: int) -> tuple[str, int]:
     elif not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _LAST_PORT):
         raise RefusedError("the port is not a number from 1 to 65535")
     return canonical(host), int(port) if port else default_port
+
+
+def loopback(url: str) -> bool:
+    """Tell whether a URL names this very machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def local_name(host: str) -> bool:
