@@ -1,7 +1,9 @@
-"""End what a leaked Entra secret opened: switch the application's service principal off, or sign its users out.
+"""End what a leaked Entra secret opened, as far as Entra can: that is little, and the record says until when.
 
-Access tokens live for 60 to 90 minutes (longer under continuous access evaluation) whatever is done; a principal that
-is off gets no new one, with any secret. Signing users out does not touch application-only tokens and cannot be undone.
+Access tokens fetched with a client secret cannot be revoked; they live for 60 to 90 minutes. Switching the service
+principal off stops every secret of the application, *the new one too*, until it is switched on again: that is for the
+first hour of an emergency, and never the default. Signing users out does not touch application-only tokens and cannot
+be undone.
 https://learn.microsoft.com/en-us/graph/api/user-revokesigninsessions
 """
 
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
     from verifier.model import Credential
 
 _TOKENS = timedelta(minutes=90)
-_PRINCIPAL, _USERS = "service_principal", "users"
+_EXPIRE, _PRINCIPAL, _USERS = "expire", "service_principal", "users"
 
 
 class EntraSignIns:
-    """Settings: `mode` = `service_principal` (the default) or `users`, with `users` as names or ids by comma."""
+    """Settings: `mode` and, for `users`, the setting `users` with names or ids by comma.
+
+    `expire` (the default) changes nothing and says until when tokens may live, `service_principal` switches the
+    principal off until `undo`, `users` signs users out for good.
+    """
 
     name = "entra_signins"
     permissions: Final[Mapping[str, tuple[str, ...]]] = {
@@ -41,16 +47,16 @@ class EntraSignIns:
     def __init__(self, settings: Settings) -> None:
         """Take the slot's settings; an unknown mode or no users are `ProviderError(REFUSED)`."""
         self._way = Microsoft(settings)
-        self._mode = settings.get("mode", _PRINCIPAL)
+        self._mode = settings.get("mode", _EXPIRE)
         self._users = [u.strip() for u in settings.get("users", "").split(",") if u.strip()]
-        if self._mode not in (_PRINCIPAL, _USERS):
-            raise ProviderError(Trouble.REFUSED, f"mode = {self._mode!r} is neither service_principal nor users")
+        if self._mode not in (_EXPIRE, _PRINCIPAL, _USERS):
+            raise ProviderError(Trouble.REFUSED, f"mode = {self._mode!r} is not expire, service_principal or users")
         if self._mode == _USERS and not self._users:
             raise ProviderError(Trouble.REFUSED, "mode = users needs `users`: whom to sign out")
-        self.reversible = self._mode == _PRINCIPAL
+        self.reversible = self._mode != _USERS
 
     def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
-        """Switch the principal off, or sign the users out; repeating is harmless.
+        """Wait for tokens to expire, switch the principal off, or sign the users out; repeating is harmless.
 
         `was` is the principal's former state, `possible_until` when the last access token from before
         `moment` is over.
@@ -58,6 +64,8 @@ class EntraSignIns:
         _ = ref
         self._way.refuse_leaked(old.parts["secret"].reveal())
         until = {"possible_until": (moment + _TOKENS).isoformat()}
+        if self._mode == _EXPIRE:
+            return Done("tokens fetched with the secret run out by themselves", until)
         if self._mode == _USERS:
             for user in self._users:
                 self._graph.ask(graph.SIGN_OUT, Nothing, f"sign {user} out", fill={"user": user}, json={})
@@ -74,6 +82,8 @@ class EntraSignIns:
         _ = ref
         if self._mode == _USERS:
             return Failed("signing out cannot be taken back", "the users log in again")
+        if self._mode == _EXPIRE:
+            return Done("nothing was changed")
         self._switch(_app(old), on=True)
         return Done(f"the principal of application {_app(old)} is on again")
 

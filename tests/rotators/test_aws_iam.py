@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aws_world import World
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from rotators.clouds import aws as clouds
@@ -18,6 +19,8 @@ from rotators.interface import Issuer, KeyRef, ProviderError, State, Trouble
 from rotators.issuers.aws_iam import AwsIam, make
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from servers import Server
 
     from verifier.model import Credential
@@ -163,8 +166,6 @@ def test_a_key_in_use_is_a_colleagues(world: World, issuer: AwsIam, monkeypatch:
     before, since = world.ids(user), now()
     world.key(user)
     assert len(issuer.orphans(ref, before, since, RUN)) == 1
-    from botocore.client import BaseClient  # noqa: PLC0415
-
     plain = BaseClient._make_api_call
 
     def call(self: Any, name: str, args: Any) -> Any:  # the simulator keeps no last use
@@ -396,3 +397,41 @@ def test_nothing_listens(world: World) -> None:
     with pytest.raises(ProviderError) as caught:
         make({"endpoint": "http://127.0.0.1:1"}).mint(ref, RUN)
     assert caught.value.trouble is Trouble.LATER
+
+
+def test_a_second_key_made_meanwhile_leaves_no_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = world.user()
+    way = make({})
+    ref = way.locate(world.key(user))
+    before = world.ids(user)
+    plain = BaseClient._make_api_call
+
+    def call(self: Any, name: str, args: Any) -> Any:  # the simulator has no limit, IAM has
+        if name == "CreateAccessKey":
+            raise ClientError({"Error": {"Code": "LimitExceeded", "Message": "Cannot exceed quota"}}, name)
+        return plain(self, name, args)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    with pytest.raises(ProviderError, match="has 2 access keys already") as caught:
+        way.mint(ref, RUN)
+    assert caught.value.trouble is Trouble.FULL
+    assert world.ids(user) == before
+
+
+def test_a_denied_step_is_told_and_changes_nothing(world: World) -> None:
+    user = world.user()
+    ref = make({}).locate(world.key(user))
+    blind = world.key(world.user(None))
+    world.log_in(blind.parts["id"].reveal(), blind.parts["secret"].reveal())
+    way = make({})
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: way.retire(ref),
+        lambda: way.disable(ref),
+        lambda: way.state(ref),
+        lambda: way.siblings(ref),
+    )
+    for act in acts:
+        with pytest.raises(ProviderError) as caught:
+            act()
+        assert caught.value.trouble is Trouble.DENIED
+    assert world.ids(user) == [ref.id]

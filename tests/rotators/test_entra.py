@@ -282,7 +282,7 @@ def test_the_principal_is_switched_off_and_on(cloud: Cloud) -> None:
     app = cloud.app("web")
     old = cloud.password(app)
     credential, ref = leaked(cloud, app, old.text), KeyRef(old.key_id, "applications/x")
-    killer = entra_signins.make(cloud.settings())
+    killer = entra_signins.make(cloud.settings(mode="service_principal"))
     assert isinstance(killer, SessionKiller)
     assert killer.reversible
     moment = now()
@@ -294,6 +294,19 @@ def test_the_principal_is_switched_off_and_on(cloud: Cloud) -> None:
     for _ in range(2):
         assert isinstance(killer.undo(credential, ref), Done)
         assert works(cloud, app, old.text)
+
+
+def test_by_default_the_new_secret_goes_on_working(cloud: Cloud) -> None:
+    app = cloud.app("web")
+    old = cloud.password(app)
+    killer = entra_signins.make(cloud.settings())
+    assert killer.reversible
+    moment, ref = now(), KeyRef(old.key_id, "applications/x")
+    done = killer.kill(leaked(cloud, app, old.text), ref, moment)
+    assert isinstance(done, Done)
+    assert done.output == {"possible_until": (moment + timedelta(minutes=90)).isoformat()}
+    assert works(cloud, app, old.text)
+    assert isinstance(killer.undo(leaked(cloud, app, old.text), ref), Done)
 
 
 def test_users_are_signed_out_for_good(cloud: Cloud) -> None:

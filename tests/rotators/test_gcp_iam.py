@@ -324,3 +324,12 @@ def test_tokens_die_with_the_account_and_come_back(gcp: Gcp) -> None:
     assert gcp.valid(token)
     gcp.pass_time(3601)
     assert not gcp.valid(token)
+
+
+def test_an_answer_that_is_not_googles_is_no_answer(gcp: Gcp, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = issuer(gcp).locate(leaked(gcp.key(account(gcp))))
+    for said in ({"hello": "portal"}, [1]):
+        monkeypatch.setattr(gcp, "get", lambda *_, **__: said)  # noqa: B023  # called within the turn
+        with pytest.raises(ProviderError, match="something else than it should") as caught:
+            issuer(gcp).state(ref)
+        assert caught.value.trouble is Trouble.LATER
