@@ -29,6 +29,10 @@ ledger_app = typer.Typer(
     help="The record: make it, check it, export its head.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(ledger_app, name="ledger")
+policy_app = typer.Typer(
+    help="What is done about keys, by rules of the config.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(policy_app, name="policy")
 
 
 playbooks_app = typer.Typer(
@@ -229,6 +233,64 @@ def doctor(config: ConfigOption = None) -> None:
     from lapse.commands import doctor as command
 
     _end(command.run(config))
+
+
+@app.command()
+def nightly(
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="SPAN", help="Stop cleanly after 90s, 10m or 6h; the next night goes on."),
+    ] = None,
+    wait: Annotated[
+        bool | None, typer.Option("--wait/--no-wait", help="Stay for the second look at keys that just died.")
+    ] = None,
+    sources: Annotated[bool, typer.Option("--sources/--no-sources", help="Read the configured sources first.")] = True,
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+    exit_zero: ExitZeroOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read the sources, ask about what is due, act.
+
+    By [nightly], [[policy]] and [notify] of the config; made for cron. Exit 13: the night ended before all was asked.
+    """
+    from lapse.commands import nightly as command
+
+    options = command.Options(deadline, wait, sources, format_ is Plain.JSON, quiet)
+    _end(command.run(options, config), exit_zero=exit_zero)
+
+
+@app.command()
+def diff(
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="A date (2026-11-01) or a span (12h, 7d).")
+    ] = "1d",
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+    exit_zero: ExitZeroOption = False,
+) -> None:
+    """Show what changed.
+
+    New, died, revived, still live; time to revoke by owner, kind and image namespace; what breaks the SLA.
+    """
+    from lapse.commands import diff as command
+
+    _end(command.run(since, config, json=format_ is Plain.JSON), exit_zero=exit_zero)
+
+
+@policy_app.command("test")
+def policy_test(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Short id or unique prefix.")],
+    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    config: ConfigOption = None,
+) -> None:
+    """Say which rule fires for a key.
+
+    And why each earlier one does not. Does nothing else.
+    """
+    from lapse.commands import policy as command
+
+    _end(command.run(key, config, json=format_ is Plain.JSON))
 
 
 @app.command()

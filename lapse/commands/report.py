@@ -32,17 +32,22 @@ def run(output: str, shape: str | None, config: Path | None) -> Exit:
             _write(ledger, shape, sys.stdout)
             return Exit.OK
         target = Path(output)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("x", encoding="utf-8", newline="") as out:
-                _write(ledger, shape, out)
-            part.replace(target)
-        except OSError as e:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise Stop(f"cannot write {target}: {e.strerror}") from None
+        write_file(ledger, target, shape)
     say(f"wrote {target}")
     return Exit.OK
+
+
+def write_file(ledger: Ledger, target: Path, shape: str) -> None:
+    """Write the report whole or not at all."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", encoding="utf-8", newline="") as out:
+            _write(ledger, shape, out)
+        part.replace(target)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise Stop(f"cannot write {target}: {e.strerror}") from None
 
 
 def _write(ledger: Ledger, shape: str, out: TextIO) -> None:

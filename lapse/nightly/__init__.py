@@ -1,0 +1,1 @@
+"""The nightly job: sources in, what is due asked about, policy, news, figures."""
