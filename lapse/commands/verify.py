@@ -109,7 +109,7 @@ def _named(ledger: Ledger, names: list[str]) -> Chosen:
         by_kind[key.provider].append(key.id)
     now = datetime.now(UTC)
     due = {kind: ledger.due(now, ids=kids) for kind, kids in by_kind.items()}
-    return Chosen(Select(ids=tuple(ids)), due, ledger.begin_run(), len(ids))
+    return Chosen(Select(ids=tuple(ids)), due, ledger.begin_run("verify-keys"), len(ids))
 
 
 def _reported(setup: Setup, ledger: Ledger, options: Options, files: list[str], stack: ExitStack) -> Chosen:
@@ -122,25 +122,32 @@ def _reported(setup: Setup, ledger: Ledger, options: Options, files: list[str], 
     result = intake.result()
     say(f"{result.findings} findings, {result.keys} distinct keys, {result.new} new", quiet=options.quiet)
     select = Select(scan=min(intake.scans), provider=options.provider)
+    run = _resumed(ledger, options)
+    since = run.started if run.resumed else None
     if ledger.keeps_secrets:
         by_kind: dict[str, list[CredentialID]] = defaultdict(list)
         for key in ledger.keys(select):
             if options.every or not key.confirmed:
                 by_kind[key.provider].append(key.id)
         now = datetime.now(UTC)
-        due: Mapping[str, Iterable[Due]] = {k: ledger.due(now, ids=ids) for k, ids in by_kind.items()}
-        return Chosen(select, due, ledger.begin_run(), sum(map(len, by_kind.values())), intake.failed)
+        due: Mapping[str, Iterable[Due]] = {k: ledger.due(now, ids=ids, since=since) for k, ids in by_kind.items()}
+        return Chosen(select, due, run, None if since else sum(map(len, by_kind.values())), intake.failed)
     held: dict[str, list[Due]] = defaultdict(list)
-    for item in ledger.recall(list(intake.held.values())):
+    for item in ledger.recall(list(intake.held.values()), since):
         if options.provider in {None, item.credential.provider}:
             held[item.credential.provider].append(item)
-    return Chosen(select, held, ledger.begin_run(), sum(map(len, held.values())), intake.failed)
+    return Chosen(select, held, run, sum(map(len, held.values())), intake.failed)
 
 
-def _everything(setup: Setup, ledger: Ledger, options: Options) -> Chosen:
+def _resumed(ledger: Ledger, options: Options) -> Run:
     run = ledger.begin_run(resume_within=RESUME)
     if run.resumed:
         say(f"going on with the run of {run.started:%Y-%m-%d %H:%M} UTC, which was cut off", quiet=options.quiet)
+    return run
+
+
+def _everything(setup: Setup, ledger: Ledger, options: Options) -> Chosen:
+    run = _resumed(ledger, options)
     at = datetime.now(UTC) + FAR
     since = run.started if run.resumed else None
     kinds = ledger.providers() if options.provider is None else [options.provider]

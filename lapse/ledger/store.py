@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from verifier.model import Credential, Finding
     from verifier.ports import Due, Fallen, Judged
 
-_RUNS_AGE_LIMIT = "SELECT id, started FROM runs WHERE ended IS NULL AND what=? AND started>=? ORDER BY id DESC LIMIT 1"
+_RUNS_AGE_LIMIT = "SELECT id, started, ended FROM runs WHERE what=? AND started>=? ORDER BY id DESC LIMIT 1"
 _NOTES = frozenset({EventKind.REVEALED, EventKind.SCOPE, EventKind.ALARM, EventKind.NOTE})
 
 
@@ -133,12 +133,12 @@ class Ledger:
     # ── verification ───────────────────────────────────────────────────────────────────────────────────
 
     def begin_run(self, what: str = "verify", resume_within: timedelta | None = None) -> Run:
-        """Begin a run; or go on with the newest unfinished one of this sort that began within `resume_within`."""
+        """Begin a run; or go on with the newest of this sort if it is unfinished and began within `resume_within`."""
         at = stamp(now())
         with self._writer.write() as raw:
             if resume_within is not None:
                 found = raw.execute(_RUNS_AGE_LIMIT, (what, stamp(now() - resume_within))).fetchone()
-                if found:
+                if found and found[2] is None:
                     return Run(found[0], moment(found[1]), resumed=True)
             row: Row = (next_id(raw, "runs"), what, at)
             raw.execute("INSERT INTO runs VALUES (?,?,?,NULL)", row)

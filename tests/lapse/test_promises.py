@@ -128,6 +128,30 @@ def test_kill_in_mid_run_loses_no_printed_verdict_and_the_rest_is_asked_next(des
     assert len(saas.asked) - before == len(rest) < 60
 
 
+def test_a_killed_one_shot_goes_on_too_and_a_later_whole_run_ends_the_matter(desk: Desk, saas: Saas) -> None:
+    fast = desk.config[3]
+    desk.config[3] = fast.replace("rate = 1000.0\nburst = 1000", "rate = 40.0\nburst = 1")
+    desk.write()
+    for n in range(60):
+        saas.add("sendgrid", sendgrid(n), "live")
+    report = desk.report(row("sendgrid", sendgrid(n)) for n in range(60))
+    with desk.start("verify", report, "--format", "jsonl") as run:
+        assert run.stdout is not None
+        printed = [json.loads(run.stdout.readline()) for _ in range(10)]
+        run.send_signal(signal.SIGKILL)
+        printed += [json.loads(line) for line in run.stdout.read().splitlines() if line.endswith("}")]
+    before = len(saas.asked)
+    desk.config[3] = fast
+    desk.write()
+    rest = desk.lines("verify", report, "--format", "jsonl", code=10)
+    assert {p["key"] for p in printed}.isdisjoint(x["key"] for x in rest)
+    assert len(saas.asked) - before == len(rest) < 60
+    assert len(desk.lines("verify", report, "--format", "jsonl", code=10)) == 60
+    with desk.start("verify", rest[0]["key"]) as alone:
+        alone.send_signal(signal.SIGKILL)
+    assert len(desk.lines("verify", "--format", "jsonl", code=10)) == 60
+
+
 def test_interrupt_ends_with_a_sentence(desk: Desk, saas: Saas) -> None:
     desk.config[3] = desk.config[3].replace("rate = 1000.0\nburst = 1000", "rate = 5.0\nburst = 1")
     desk.write()
