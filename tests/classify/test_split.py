@@ -179,3 +179,35 @@ def test_percent_encoding_goes_back_and_forth(user: str, password: str, host: st
 def test_no_text_makes_it_raise(text: str) -> None:
     for take in (split.uri, split.fields, split.json_file, split.pem, split.login):
         take(text)
+
+
+@pytest.mark.parametrize(
+    ("password", "read"),
+    [
+        ('"a;b""c"', 'a;b"c'), ("'a;b''c'", "a;b'c"), ("{a;b}", "a;b"), ("a=b==", "a=b=="), ('a"b', 'a"b'),
+        ('"a;b', None), ("'a;b", None), ("{word}", None), ('"a"b', None),
+    ],
+)  # fmt: skip
+def test_a_quoted_password_is_whole_or_none(password: str, read: str | None) -> None:
+    """Half a password would be refused, and the refusal taken for the death of the whole one."""
+    found = split.fields(f"Host=db.acme.test;Port=5432;Username=u;Password={password};Database=d")
+    assert (found.parts["password"] if found else None) == read
+    if found:
+        assert found.parts["database"] == "d"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_quoting_goes_back_and_forth(password: str) -> None:
+    for quote in "\"'":
+        doubled = password.replace(quote, quote * 2)
+        found = split.fields(f"Host=h;Port=5432;Username=u;Password={quote}{doubled}{quote};Database=d")
+        assert found is not None
+        assert found.parts["password"] == password
+        assert found.parts["database"] == "d"
+
+
+@pytest.mark.parametrize(
+    "text", ["redis://:p%FF@h", "redis://:p%FE@h", "postgres://u%80:p@h/d", "mysql://h/d?user=u&password=%C0"]
+)
+def test_bytes_that_are_no_text_do_not_become_another_password(text: str) -> None:
+    assert split.uri(text) is None

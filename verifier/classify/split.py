@@ -79,14 +79,19 @@ def uri(text: str) -> Split | None:
     hosts, _, path = tail.partition("/")
     parts: dict[str, str] = {}
     user, colon, password = authority.partition(":")
-    _put(parts, "username", unquote(user))
-    if colon:
-        _put(parts, "password", unquote(password))
+    try:
+        _put(parts, "username", unquote(user, errors="strict"))
+        _put(parts, "password", unquote(password, errors="strict") if colon else "")
+    except UnicodeDecodeError:  # bytes that are no UTF-8: as text they would be another password
+        return None
     _address(parts, hosts)
     _put(parts, "database" if kind in _WITH_DATABASE else "path", unquote(path).strip("/"))
     if (base not in _PLAIN and base not in {"postgresql", "mysql2", "mariadb", "http"}) or base == "http":
         _put(parts, "scheme", base)
-    _query(parts, query)
+    try:
+        _query(parts, query)
+    except UnicodeDecodeError:
+        return None
     if kind == "sqlserver" and ";" in hosts:
         return _jdbc(hosts)
     return Split(kind, parts)
@@ -117,7 +122,7 @@ def _query(parts: dict[str, str], query: str) -> None:
         low = name.lower()
         part = _KEYS.get(low)
         if part in {"username", "password"}:
-            parts.setdefault(part, unquote(value))
+            parts.setdefault(part, unquote(value, errors="strict"))
         elif low in _OPTIONS:
             kept.append(f"{low}={unquote(value)}")
     _put(parts, "options", "&".join(sorted(kept)))
@@ -190,12 +195,39 @@ def _sql(parts: dict[str, str], names: set[str]) -> Split:
 
 
 def _fields(text: str) -> list[tuple[str, str]]:
+    """Read the pairs. A quoted value (`"a;b"`, `'it''s'`, `{a;b}`) is unwrapped; one that never ends spoils them all.
+
+    `{word}` may be a quoted value or a gap to be filled in: such a pair is left out.
+    """
     out = []
-    for item in text.split(";"):
-        name, eq, value = item.partition("=")
-        if eq:
-            out.append((name.strip().lower(), value.strip()))
+    at = 0
+    while at < len(text):
+        end = text.find(";", at) % (len(text) + 1)
+        eq = text.find("=", at, end)
+        if eq < 0:
+            at = end + 1
+            continue
+        name, value = text[at:eq].strip().lower(), text[eq + 1 : end].strip()
+        form = _QUOTED.get(value[:1])
+        if form is None:
+            out.append((name, value))
+            at = end + 1
+            continue
+        quoted = form.match(text, eq + 1)
+        if quoted is None:
+            return []
+        inner, close = quoted.groups()
+        if close != "}" or ";" in inner:
+            out.append((name, inner.replace(close * 2, close)))
+        at = quoted.end()
     return out
+
+
+_QUOTED = {
+    '"': re.compile(r'\s*"((?:[^"]|"")*)(")\s*(?:;|\Z)'),
+    "'": re.compile(r"\s*'((?:[^']|'')*)(')\s*(?:;|\Z)"),
+    "{": re.compile(r"\s*\{((?:[^}]|\}\})*)(\})\s*(?:;|\Z)"),
+}
 
 
 def _host(url: str) -> str:
