@@ -32,6 +32,8 @@ from verifier.egress.plumbing import proxies, trust
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pyreqwest.client import SyncClient
+
 DEADLINE = 20.0
 """Seconds for one whole call."""
 BODY_CAP = 4 * 1024 * 1024
@@ -90,8 +92,19 @@ class Answer(Struct, frozen=True):
 class Door:
     """One origin and the routes that may be taken there."""
 
-    def __init__(self, base: str, routes: Sequence[Route], settings: Settings, *, roots: Sequence[bytes] = ()) -> None:
-        """Take the fixed `base` (the setting `base_url` replaces it); `roots` are PEM certificates to trust besides."""
+    def __init__(
+        self,
+        base: str,
+        routes: Sequence[Route],
+        settings: Settings,
+        *,
+        roots: Sequence[bytes] = (),
+        identity: bytes = b"",
+    ) -> None:
+        """Take the fixed `base` (the setting `base_url` replaces it).
+
+        `roots` are PEM certificates to trust besides the system's, `identity` our own certificate and its key (PEM).
+        """
         self._routes = frozenset(routes)
         self._allow = _ranges(settings.get("allow_private", ""))
         base = settings.get("base_url") or base
@@ -108,6 +121,7 @@ class Door:
         self._base = f"{parts.scheme}://{shown}{'' if usual else f':{self.port}'}{parts.path.rstrip('/')}"
         self._ca = settings.get("ca_bundle") or None
         self._roots = tuple(roots)
+        self._identity = identity
 
     def call(
         self,
@@ -130,31 +144,10 @@ class Door:
         return self._send(route, url, sent, body)
 
     def _send(self, route: Route, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        from pyreqwest.client import SyncClientBuilder  # noqa: PLC0415  # 40 ms that the plan need not pay
         from pyreqwest.exceptions import PyreqwestError  # noqa: PLC0415
-        from pyreqwest.proxy import ProxyBuilder  # noqa: PLC0415
 
-        limit = timedelta(seconds=DEADLINE)
         try:
-            way = proxies(Plumbing(ca_bundle=self._ca), os.environ).of(
-                "https" if self._tls else "http", self.host, self.port
-            )
-            roots = (*trust(Plumbing(ca_bundle=self._ca), os.environ).pems, *self._roots)
-        except RefusedError as e:
-            raise ProviderError(Trouble.REFUSED, str(e)) from None
-        builder = SyncClientBuilder().no_proxy().follow_redirects(enable=False).referer(enable=False)
-        builder = builder.timeout(limit).connect_timeout(limit / 2).user_agent("Lapse/0.1 (+secret rotation)")
-        for pem in roots:
-            builder = builder.add_root_certificate_pem(pem)
-        if way is not None and self._tls:
-            self._vet_name()
-            builder = builder.proxy(ProxyBuilder.all(way))
-        else:
-            address = self._address()
-            if literal(self.host) is None:
-                builder = builder.resolve(self.host, address, self.port)
-        try:
-            with builder.build() as client:
+            with self._client() as client:
                 request = client.request(route.method, url).headers(dict(headers))
                 if body is not None:
                     request = request.body_bytes(body)
@@ -169,6 +162,35 @@ class Door:
         if 300 <= answer.status < 400:  # noqa: PLR2004  # HTTP
             raise ProviderError(Trouble.REFUSED, f"{self.host} answers {route} with a redirect, which is not followed")
         return answer
+
+    def _client(self) -> SyncClient:
+        """Return a client for this one call: names are not resolved behind our back, nor kept for later."""
+        from pyreqwest.client import SyncClientBuilder  # noqa: PLC0415  # 40 ms that the plan need not pay
+        from pyreqwest.exceptions import PyreqwestError  # noqa: PLC0415
+        from pyreqwest.proxy import ProxyBuilder  # noqa: PLC0415
+
+        limit, scheme = timedelta(seconds=DEADLINE), "https" if self._tls else "http"
+        try:
+            way = proxies(Plumbing(), os.environ).of(scheme, self.host, self.port)
+            roots = (*trust(Plumbing(ca_bundle=self._ca), os.environ).pems, *self._roots)
+        except RefusedError as e:
+            raise ProviderError(Trouble.REFUSED, str(e)) from None
+        builder = SyncClientBuilder().no_proxy().follow_redirects(enable=False).referer(enable=False)
+        builder = builder.timeout(limit).connect_timeout(limit / 2).user_agent("Lapse/0.1 (+secret rotation)")
+        if way is not None and self._tls:
+            self._vet_name()
+            builder = builder.proxy(ProxyBuilder.all(way))
+        else:
+            address = self._address()
+            if literal(self.host) is None:
+                builder = builder.resolve(self.host, address, self.port)
+        try:
+            for pem in roots:
+                builder = builder.add_root_certificate_pem(pem)
+            return (builder.identity_pem(self._identity) if self._identity else builder).build()
+        except (PyreqwestError, ValueError):
+            reason = "a certificate to trust, or our own with its key, cannot be read"
+            raise ProviderError(Trouble.DENIED, reason) from None
 
     def _address(self) -> str:
         """Resolve once and return the first address, if every one of them may be connected to."""
