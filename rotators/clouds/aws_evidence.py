@@ -71,7 +71,7 @@ def maker(way: Aws, key: KeyRef, since: datetime, marker: str) -> Maker:
             for event in _events(trail, "EventName", "CreateAccessKey", since):
                 made = (event.get("responseElements") or {}).get("accessKey") or {}
                 if made.get("accessKeyId") == key.id:
-                    return Maker.OURS if f"lapse/{marker}" in str(event.get("userAgent", "")) else Maker.THEIRS
+                    return Maker.OURS if f"lapse/{marker}" in str(event.get("userAgent", "")).split() else Maker.THEIRS
     except AwsError:
         return Maker.SILENT
     return Maker.SILENT

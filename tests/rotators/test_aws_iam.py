@@ -177,7 +177,12 @@ def test_a_key_in_use_is_a_colleagues(world: World, issuer: AwsIam, monkeypatch:
 
 @pytest.mark.parametrize(
     ("agent", "expected"),
-    [(f"Boto3/1 lapse/{RUN}", Maker.OURS), ("aws-cli/2", Maker.THEIRS), ("Boto3/1 lapse/lapse-run-2", Maker.THEIRS)],
+    [
+        (f"Boto3/1 lapse/{RUN}", Maker.OURS),
+        ("aws-cli/2", Maker.THEIRS),
+        ("Boto3/1 lapse/lapse-run-2", Maker.THEIRS),
+        (f"Boto3/1 lapse/{RUN}1", Maker.THEIRS),
+    ],
 )
 def test_cloudtrail_names_the_maker(
     world: World, issuer: AwsIam, monkeypatch: pytest.MonkeyPatch, agent: str, expected: Maker
@@ -202,7 +207,7 @@ def test_a_mint_carries_the_runs_mark(world: World, issuer: AwsIam) -> None:
     agents = [
         json.loads(e["CloudTrailEvent"])["userAgent"] for e in found["Events"]
     ]  # the simulator names no IAM event
-    assert "lapse/lapse-run-marked" in agents[0]
+    assert "lapse/lapse-run-marked" in agents[0].split()
     assert all("lapse-run-marked" not in agent for agent in agents[1:])
 
 

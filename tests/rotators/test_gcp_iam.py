@@ -173,9 +173,11 @@ def test_orphans_are_those_that_the_log_calls_ours(gcp: Gcp) -> None:
     lost = way.mint(ref, RUN)
     assert [(k.id, k.label) for k in way.orphans(ref, before, since, RUN)] == [(lost.ref.id, RUN)]
     assert way.orphans(ref, before, since, "lapse-run-11") == []
+    way.mint(ref, RUN + "1")  # another run's, whose mark begins like ours
+    assert [k.id for k in way.orphans(ref, before, since, RUN)] == [lost.ref.id]
     assert way.orphans(ref, before, since + timedelta(minutes=5), RUN) == []
     assert way.orphans(ref, [*before, lost.ref.id], since, RUN) == []
-    assert len(issuer(gcp, orphans="snapshot").orphans(ref, before, since, RUN)) == 2
+    assert len(issuer(gcp, orphans="snapshot").orphans(ref, before, since, RUN)) == 3
 
 
 def test_nobody_guesses_while_the_log_is_late_or_closed(gcp: Gcp) -> None:
