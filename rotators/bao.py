@@ -2,12 +2,13 @@
 
 Settings that every module here knows: `address` (else `VAULT_ADDR`), `token_env` (the variable that holds the admin's
 token, `VAULT_TOKEN` by default), `namespace` (else `VAULT_NAMESPACE`), `ca_bundle` (else `VAULT_CACERT`).
-hvac follows no redirect here: a standby that redirects would be handed the token on a host that nobody vetted.
+No redirect is followed: a standby that redirects would have the token handed to a host that nobody named.
 """
 
 from __future__ import annotations
 
 import os
+import weakref
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,16 @@ class Bao:
         token = admin_token((self._settings.get("token_env") or "VAULT_TOKEN",), leaked)
         if self._client is None:
             import hvac  # noqa: PLC0415  # 60 ms; only who rotates in Vault pays them
+            import requests  # noqa: PLC0415
 
             address = self._settings.get("address") or os.environ.get("VAULT_ADDR", "")
             if not address:
                 raise ProviderError(Trouble.DENIED, "no Vault address: set VAULT_ADDR")
+            session = requests.Session()
+            session.hooks["response"].append(_no_redirect)
+            weakref.finalize(self, session.close)
             self._client = hvac.Client(
+                session=session,
                 url=address,
                 token=token,
                 namespace=self._settings.get("namespace") or os.environ.get("VAULT_NAMESPACE") or None,
@@ -66,6 +72,15 @@ class Bao:
             if lacking:
                 raise ProviderError(Trouble.DENIED, f"the Vault admin lacks {' and '.join(lacking)} on {path}")
         return [Fact("admin", f"Vault token of {me.get('display_name') or me.get('path')}, policies {_listed(me)}")]
+
+
+def _no_redirect(response: Any, *_: object, **__: object) -> None:  # noqa: ANN401  # requests' hook
+    """Refuse a redirect; hvac takes one that it does not follow for success."""
+    if response.is_redirect or 300 <= response.status_code < 400:  # noqa: PLR2004  # HTTP
+        import requests  # noqa: PLC0415
+
+        response.close()
+        raise requests.RequestException
 
 
 @contextmanager

@@ -99,11 +99,16 @@ class VaultToken:
         return Minted(new, {"secret": Secret(made["client_token"])})
 
     def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
-        """List tokens whose metadata hold our mark; nobody else writes it."""
+        """List tokens that were created with our mark; nobody else writes it.
+
+        A log-in's token carries the metadata of its secret id, which may hold our mark too: that is no orphan.
+        """
         return [
             _ref(about)
             for about in self._all()
-            if strings(about.get("meta")).get(MARK) == marker and about.get("accessor") not in {*before, ref.id}
+            if strings(about.get("meta")).get(MARK) == marker
+            and str(about.get("path")).startswith(_CREATED)
+            and about.get("accessor") not in {*before, ref.id}
             if (made := moment(about.get("creation_time"))) is not None and made >= since - SKEW
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ import hvac
 import hvac.exceptions
 import pytest
 from hands import admin, credential
+from sim_http import Sim
 
-from rotators.interface import Issuer, ProviderError, State, Trouble
+from rotators.interface import Issuer, KeyRef, ProviderError, State, Trouble
 from rotators.issuers.vault_token import make
 
 if TYPE_CHECKING:
@@ -129,3 +131,43 @@ def test_a_dead_server_and_a_missing_address_are_said_plainly(monkeypatch: pytes
     monkeypatch.delenv("VAULT_TOKEN")
     with pytest.raises(ProviderError, match="set VAULT_TOKEN"):
         make({}).preflight()
+
+
+def test_a_log_in_that_carries_our_mark_is_no_orphan_and_has_no_successor(root: Any, leaked: dict[str, Any]) -> None:
+    with contextlib.suppress(hvac.exceptions.InvalidRequest):
+        root.sys.enable_auth_method("approle")
+    root.auth.approle.create_or_update_approle("marked", token_policies=["default"], token_ttl="20m")
+    role_id = root.auth.approle.read_role_id("marked")["data"]["role_id"]
+    secret_id = root.auth.approle.generate_secret_id("marked", metadata={"lapse_run": "run-7"})["data"]["secret_id"]
+    login = root.auth.approle.login(role_id, secret_id, use_token=False)["auth"]
+    issuer = make({})
+    ref = issuer.locate(credential("vault_token", secret=leaked["client_token"]))
+    assert issuer.orphans(ref, [ref.id], START, "run-7") == []
+    from_login = issuer.locate(credential("vault_token", secret=login["client_token"]))
+    with pytest.raises(ProviderError, match="came from a log-in at auth/approle/login") as e:
+        issuer.mint(from_login, "run-8")
+    assert e.value.trouble is Trouble.REFUSED
+
+
+def test_what_an_outage_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "x")
+    ref = KeyRef("acc", "who")
+    with Sim(lambda _: (500, {})) as sim:
+        monkeypatch.setenv("VAULT_ADDR", sim.url)
+        for reply, trouble in (
+            ((429, {"errors": ["quota"]}), Trouble.LATER),
+            ((500, {"errors": ["storage: the-secret"]}), Trouble.LATER),
+            ((502, {}), Trouble.LATER),
+            ((503, {"errors": ["Vault is sealed"]}), Trouble.LATER),
+            ((401, {"errors": ["no"]}), Trouble.DENIED),
+            ((403, {"errors": ["permission denied"]}), Trouble.DENIED),
+            ((405, {"errors": ["unsupported operation"]}), Trouble.REFUSED),
+            ((307, {}, {"location": "http://127.0.0.1:1/"}), Trouble.LATER),
+        ):
+            sim.fail = [reply]
+            with pytest.raises(ProviderError) as e:
+                make({}).retire(ref)
+            assert e.value.trouble is trouble, reply
+        sim.fail = [(403, {"errors": ["permission denied"]})]
+        with pytest.raises(ProviderError):
+            make({}).state(ref)
