@@ -72,6 +72,8 @@ def test_the_value_changes_and_its_protection_does_not(world: tuple[GitLab, Sim]
     for run in ("run-1", "run-1", "run-2"):
         assert isinstance(consumer.push(secrets(secret="new-value-2"), run), Done)
     assert (held["value"], held["protected"], held["masked"], held["raw"]) == ("new-value-2", True, True, True)
+    sent = next(a for a in reversed(sim.asked) if a.method == "PUT").json
+    assert (sent["protected"], sent["masked"], sent["raw"], sent["environment_scope"]) == (True, True, True, "*")
     assert held["description"] == "Ask Ann [lapse run-2]"
     assert consumer.pushed("run-2") is True
     assert consumer.pushed("run-1") is False

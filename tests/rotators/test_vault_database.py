@@ -10,6 +10,7 @@ import hvac.exceptions
 import psycopg
 import pytest
 from hands import admin, credential, secrets
+from sim_http import Sim
 
 from rotators.interface import Issuer, KeyRef, ProviderError, Replacer, SessionKiller, State, Store, Stored, Trouble
 from rotators.issuers.vault_database import make
@@ -177,3 +178,17 @@ def test_settings_that_say_too_little_or_too_much() -> None:
         with pytest.raises(ProviderError) as e:
             build()
         assert e.value.trouble is Trouble.REFUSED
+
+
+def test_leases_that_cannot_be_revoked_now_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "x")
+    old, ref = credential("postgres", username="u", password="x"), KeyRef("x", "x")
+    with Sim(lambda _: (400, {"errors": ["failed to revoke entry: database is down"]})) as sim:
+        monkeypatch.setenv("VAULT_ADDR", sim.url)
+        said = revoker({"prefix": "database/creds/app"}).kill(old, ref, datetime.now(UTC))
+        assert isinstance(said, Failed)
+        assert said.retry_after is not None
+        sim.fail = [(403, {"errors": ["permission denied"]})]
+        with pytest.raises(ProviderError) as e:
+            revoker({"prefix": "database/creds/app"}).kill(old, ref, datetime.now(UTC))
+        assert e.value.trouble is Trouble.DENIED
