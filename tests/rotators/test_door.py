@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from egress.pki import Authority
 from sim_http import Asked, Reply, Sim
 
 from rotators.door import Answer, Door, Route, admin_token, refusal
@@ -15,6 +21,7 @@ from rotators.masks import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ONE = Route("DELETE", "/things/{id}")
 LIST = Route("GET", "/things")
@@ -155,3 +162,45 @@ def test_masks() -> None:
     assert not fits("sk-abcd...cdwxyz", "sk-abcdwxyz", common)  # the halves overlap
     assert not fits("", "sk-abc", common)
     assert fits("sk-abcdef", "sk-abcdef", common)
+
+
+def _pair(folder: Path, subject: str) -> bytes:
+    """Return a self-signed certificate and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    built = built.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    whole = built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + private
+    (folder / subject).write_bytes(whole)
+    return whole
+
+
+def test_tls_is_checked_and_our_own_certificate_shown(tmp_path: Path) -> None:
+    own = _pair(tmp_path, "client")
+    authority = Authority(tmp_path)
+    context = authority.server("127.0.0.1")
+    context.load_verify_locations(cafile=tmp_path / "client")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with Sim(_echo, tls=context) as sim:
+        for roots, identity, works in (
+            ((authority.pem,), own, True),
+            ((), own, False),
+            ((authority.pem,), b"", False),
+        ):
+            door = Door("https://api.example", (LIST,), sim.settings, roots=roots, identity=identity)
+            if works:
+                assert door.call(LIST).json()["path"] == "/things"
+            else:
+                with pytest.raises(ProviderError) as e:
+                    door.call(LIST)
+                assert e.value.trouble is Trouble.LATER
+        with pytest.raises(ProviderError, match="cannot be read") as e:
+            Door("https://api.example", (LIST,), sim.settings, identity=b"nonsense").call(LIST)
+        assert e.value.trouble is Trouble.DENIED
+        named = {**sim.settings, "ca_bundle": str(authority.path)}
+        assert Door("https://api.example", (LIST,), named, identity=own).call(LIST).good
