@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lapse import __version__
-from lapse.exits import Exit, Stop
+from lapse.exits import Exit
 
 app = typer.Typer(
     name="lapse",
@@ -514,19 +514,19 @@ def _end(code: Exit, *, exit_zero: bool = False) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line; every expected trouble ends in one sentence on stderr and its exit code."""
+    """Run the command line; every trouble ends in one sentence on stderr and its exit code."""
     try:
-        app(standalone_mode=True)
-    except Stop as e:
-        _say(str(e))
-        sys.exit(int(e.code))
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        try:
+            app(standalone_mode=True)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException as e:  # noqa: BLE001  # the last resort: no traceback may quote a secret
+        from lapse.ending import end
 
-
-def _say(text: str) -> None:
-    print(f"lapse: {text}", file=sys.stderr)  # noqa: T201  # the one sentence
+        sys.exit(end(e))
 
 
 if __name__ == "__main__":

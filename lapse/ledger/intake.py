@@ -31,6 +31,7 @@ BATCH = 4_096
 
 SHORT_DIGITS = 6
 _CACHE = 65_536
+_MOST = 2**63 - 1
 _PAIRS = 256
 _HASH_BYTES = 16
 _GC_EVERY = 100_000
@@ -296,6 +297,8 @@ class _Batch:
             author, url = place.author, place.url
             spot = (source, holder, path, line, col, revision)
             try:
+                if (line is not None and line > _MOST) or (col is not None and col > _MOST):
+                    raise OverflowError  # msgpack counts to 2**64, SQLite to 2**63
                 mark = _encode(spot)
                 if author is not None or url is not None:
                     _encode((author, url))
