@@ -13,20 +13,33 @@ from lapse.exits import Exit, Stop
 from lapse.ledger import Select
 from lapse.output import listing
 from lapse.output.console import say
+from lapse.output.defectdojo import defectdojo
+from lapse.output.markdown import markdown
+from lapse.output.ocsf import ocsf
 
 if TYPE_CHECKING:
     from typing import TextIO
 
     from lapse.ledger import Ledger
 
-ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".sarif": "sarif"}
+ENDINGS = {
+    ".html": "html",
+    ".md": "markdown",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".sarif": "sarif",
+}
+DOUBLE = {".defectdojo.json": "defectdojo", ".ocsf.json": "ocsf", ".ocsf.jsonl": "ocsf"}
+"""Endings of formats that are JSON as well."""
 
 
 def run(output: str, shape: str | None, config: Path | None) -> Exit:
     """Write the report whole or not at all; the format is told by `--format` or by the file's ending."""
-    shape = shape or ("json" if output == "-" else ENDINGS.get(Path(output).suffix))
+    shape = shape or ("json" if output == "-" else shape_of(output))
     if shape is None:
-        raise Stop(f"{output}: say which format with --format, or end the name in {' '.join(ENDINGS)}", Exit.USAGE)
+        known = " ".join((*ENDINGS, *DOUBLE))
+        raise Stop(f"{output}: say which format with --format, or end the name in {known}", Exit.USAGE)
     with Setup.of(config).ledger() as ledger:
         if output == "-":
             _write(ledger, shape, sys.stdout)
@@ -35,6 +48,12 @@ def run(output: str, shape: str | None, config: Path | None) -> Exit:
         write_file(ledger, target, shape)
     say(f"wrote {target}")
     return Exit.OK
+
+
+def shape_of(name: str) -> str | None:
+    """Return the format that a file's ending names, None if it names none."""
+    double = next((shape for ending, shape in DOUBLE.items() if name.endswith(ending)), None)
+    return double or ENDINGS.get(Path(name).suffix)
 
 
 def write_file(ledger: Ledger, target: Path, shape: str) -> None:
@@ -51,7 +70,18 @@ def write_file(ledger: Ledger, target: Path, shape: str) -> None:
 
 
 def _write(ledger: Ledger, shape: str, out: TextIO) -> None:
-    if shape == "jsonl":
-        listing.lines(ledger, Select(), out)
-    else:
-        listing.write(ledger, Select(), shape, out)
+    match shape:
+        case "jsonl":
+            listing.lines(ledger, Select(), out)
+        case "html":
+            from lapse.output import html  # noqa: PLC0415  # Jinja2 is slow to import
+
+            html.write(ledger, out)
+        case "markdown":
+            out.writelines(markdown(ledger))
+        case "defectdojo":
+            out.writelines(defectdojo(listing.reports(ledger, Select())))
+        case "ocsf":
+            out.writelines(ocsf(listing.reports(ledger, Select())))
+        case _:
+            listing.write(ledger, Select(), shape, out)

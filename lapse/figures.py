@@ -1,0 +1,466 @@
+"""Figures and pages of keys over a whole ledger, by SQL: what the console and the HTML report both show.
+
+Nothing here writes. `figures` passes over every state once (half a second at a million keys), so whoever serves pages
+keeps what it returned; `page` reads one page by the index that `URGENCY` names, and is quick at any size.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from lapse.ledger.clock import moment, moment_or_none, stamp
+from lapse.ledger.model import Key, Select, Status
+from verifier.model import CredentialID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lapse.ledger import Ledger
+    from lapse.ledger.db import Database
+
+DAY = timedelta(days=1)
+DAYS = 30
+"""How many days back the daily chart looks."""
+
+TOP = 12
+"""Most bars of a chart."""
+
+FOUND = 2_000
+"""Most keys that a search lists."""
+
+_WIDTH = 8
+URGENCY = (
+    "((CASE known WHEN 'live' THEN CASE WHEN findings > 0 AND present = 0 THEN 0 ELSE 1 END"
+    " WHEN 'dead' THEN 4 + confirmed ELSE CASE WHEN verdict IS NULL THEN 3 ELSE 2 END END) * 8"
+    " + (CASE privilege WHEN 'admin' THEN 0 WHEN 'write' THEN 1 WHEN 'read' THEN 3 ELSE 2 END) * 2 + restricted)"
+)
+"""How urgent a key is, smallest first: removed but never revoked, live, undecided, never asked, dead; within each the
+most privileged first. An index on `(URGENCY, credential)` makes every list of keys quick."""
+
+
+class Group(StrEnum):
+    """What a list of keys can be narrowed to, the most urgent first. `REMOVED` is part of `LIVE`."""
+
+    REMOVED = "removed"
+    LIVE = "live"
+    UNDECIDED = "undecided"
+    UNCHECKED = "unchecked"
+    UNCONFIRMED = "unconfirmed"
+    DEAD = "dead"
+
+
+_RANGES = {
+    Group.REMOVED: (0, 1),
+    Group.LIVE: (0, 2),
+    Group.UNDECIDED: (2, 3),
+    Group.UNCHECKED: (3, 4),
+    Group.UNCONFIRMED: (4, 5),
+    Group.DEAD: (5, 6),
+}
+
+
+class Sort(StrEnum):
+    """In which order keys are listed."""
+
+    URGENT = "urgent"
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+class Ask(Struct, frozen=True):
+    """One page of keys. `text` is a beginning of an id, or a part of an image, repository or account's name."""
+
+    group: Group | None = None
+    provider: str = ""
+    text: str = ""
+    sort: Sort = Sort.URGENT
+    after: tuple[int, int] | None = None
+    limit: int = 50
+
+
+class Line(Struct, frozen=True):
+    """One key of a page, and one place where it was seen, in words."""
+
+    key: Key
+    where: str
+
+
+class Page(Struct, frozen=True):
+    """One page of keys; `after` leads to the next one, None at the end."""
+
+    lines: tuple[Line, ...]
+    after: tuple[int, int] | None
+
+
+class Span(Struct, frozen=True):
+    """Median and 90th percentile of some times, in days; None where there are none."""
+
+    count: int = 0
+    median: float | None = None
+    p90: float | None = None
+
+
+class Funnel(Struct, frozen=True):
+    """How far keys came: each counts distinct keys. `removed`: of those ever live, every place is gone.
+
+    `to_dead`: from first seen to first refused, of those proven dead after they were live; `to_live`: from first seen
+    to first answered live.
+    """
+
+    seen: int
+    live_once: int
+    removed: int
+    replaced: int
+    dead: int
+    to_live: Span
+    to_dead: Span
+
+
+class ProviderFigure(Struct, frozen=True):
+    """One kind of key: what is known of its keys, and why the newest answers were none."""
+
+    provider: str
+    keys: int
+    live: int
+    dead: int
+    unconfirmed: int
+    undecided: int
+    unchecked: int
+    doubts: dict[str, int]
+    asked_at: datetime | None
+
+    @property
+    def troubled(self) -> int:
+        """How many keys got no answer of the provider's own when last asked: throttled, unreachable, blocked."""
+        return sum(self.doubts.get(d, 0) for d in ("throttled", "unreachable", "blocked"))
+
+
+class Day(Struct, frozen=True):
+    """What turned on one day (UTC)."""
+
+    day: str
+    found_live: int = 0
+    died: int = 0
+    revived: int = 0
+
+
+class Figures(Struct, frozen=True):
+    """All figures of one moment. `ages` counts live keys by how long ago they were first seen."""
+
+    at: datetime
+    seq: int
+    status: Status
+    funnel: Funnel
+    ages: tuple[tuple[str, int], ...]
+    to_dead: tuple[tuple[str, int], ...]
+    providers: tuple[ProviderFigure, ...]
+    namespaces: tuple[tuple[str, int], ...]
+    days: tuple[Day, ...]
+
+
+_AGES = (("under a day", 1), ("1 to 7 days", 7), ("7 to 30 days", 30), ("30 to 90 days", 90), ("90 to 365 days", 365))
+_OLDER = "over a year"
+
+
+def figures(ledger: Ledger, db: Database) -> Figures:
+    """Count everything, as of now."""
+    now = datetime.now(UTC)
+    with db.read() as connection:
+        ask = connection.exec_driver_sql
+        seq = int(ask("SELECT seq FROM head").scalar() or 0)
+        ages = _ages(ask(_AGE_SQL, (stamp(now),)).scalars())
+        dead = sorted(row / _MICRO_DAY for row in ask(_DEAD_SQL).scalars())
+        live = sorted(row / _MICRO_DAY for row in ask(_LIVE_SQL).scalars())
+        once, removed = ask(_ONCE_SQL).one()
+        replaced = ask(_REPLACED_SQL).scalar_one()
+        providers = _providers(ask(_PROVIDER_SQL).fetchall())
+        names = ask(_NAMES_SQL, (TOP,)).fetchall()
+        turned = ask(_TURNS_SQL, (stamp(now - DAYS * DAY),)).fetchall()
+    status = ledger.status()
+    return Figures(
+        at=now,
+        seq=seq,
+        status=status,
+        funnel=Funnel(
+            seen=status.keys,
+            live_once=int(once or 0),
+            removed=int(removed or 0),
+            replaced=int(replaced),
+            dead=len(dead),
+            to_live=_span(live),
+            to_dead=_span(dead),
+        ),
+        ages=ages,
+        to_dead=_buckets(dead),
+        providers=providers,
+        namespaces=tuple((str(name), int(n)) for name, n in names),
+        days=_days(now, turned),
+    )
+
+
+_MICRO_DAY = 86_400_000_000
+_AGE_SQL = (
+    "SELECT ? - a.at FROM states s JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan"
+    " WHERE s.known = 'live'"
+)
+_DEAD_SQL = (
+    "SELECT max(0, s.dead_since - a.at) FROM states s JOIN credentials c ON c.id = s.credential"
+    " JOIN scans a ON a.id = c.scan WHERE s.known = 'dead' AND s.confirmed = 1 AND s.first_live IS NOT NULL"
+)
+_LIVE_SQL = (
+    "SELECT max(0, s.first_live - a.at) FROM states s JOIN credentials c ON c.id = s.credential"
+    " JOIN scans a ON a.id = c.scan WHERE s.first_live IS NOT NULL"
+)
+_ONCE_SQL = "SELECT count(*), total(findings > 0 AND present = 0) FROM states WHERE first_live IS NOT NULL"
+_REPLACED_SQL = (
+    "SELECT count(DISTINCT credential) FROM rotations WHERE what = 'ended' AND json_extract(data, '$.how') = 'finished'"
+)
+_PROVIDER_SQL = (
+    "SELECT c.provider, s.known, s.verdict, s.confirmed, coalesce(s.why, ''), count(*), max(s.at)"
+    " FROM states s JOIN credentials c ON c.id = s.credential GROUP BY 1, 2, 3, 4, 5"
+)
+_NAMES_SQL = (
+    "SELECT CASE WHEN h.name IS NOT NULL THEN coalesce(h.registry, 'docker.io') || '/' ||"
+    " coalesce(h.namespace, 'library') ELSE coalesce(h.repository, h.source) END, count(DISTINCT f.credential) n"
+    " FROM states s JOIN findings f ON f.credential = s.credential JOIN holders h ON h.id = f.holder"
+    " WHERE s.known = 'live' GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
+)
+_TURNS_SQL = (
+    "SELECT date(at / 1000000, 'unixepoch'), turn, count(*) FROM verdicts"
+    " WHERE turn IS NOT NULL AND at >= ? GROUP BY 1, 2"
+)
+
+
+def _ages(micros: Iterable[int]) -> tuple[tuple[str, int], ...]:
+    return _buckets(sorted(m / _MICRO_DAY for m in micros))
+
+
+def _buckets(days: Sequence[float]) -> tuple[tuple[str, int], ...]:
+    counts = dict.fromkeys([*(name for name, _ in _AGES), _OLDER], 0)
+    for d in days:
+        counts[next((name for name, most in _AGES if d < most), _OLDER)] += 1
+    return tuple(counts.items())
+
+
+def _span(days: Sequence[float]) -> Span:
+    """Return the figures of sorted times."""
+    if not days:
+        return Span()
+    middle = len(days) // 2
+    median = days[middle] if len(days) % 2 else (days[middle - 1] + days[middle]) / 2
+    return Span(len(days), round(median, 2), round(days[math.ceil(0.9 * len(days)) - 1], 2))
+
+
+def _providers(rows: Sequence[Any]) -> tuple[ProviderFigure, ...]:
+    made: dict[str, dict[str, Any]] = {}
+    for provider, known, verdict, confirmed, why, n, at in rows:
+        p = made.setdefault(
+            provider,
+            {
+                "keys": 0,
+                "live": 0,
+                "dead": 0,
+                "unconfirmed": 0,
+                "undecided": 0,
+                "unchecked": 0,
+                "doubts": {},
+                "at": None,
+            },
+        )
+        p["keys"] += n
+        name = known or ("unchecked" if verdict is None else "undecided")
+        p["unconfirmed" if name == "dead" and not confirmed else name] += n
+        if verdict == "undecided":
+            p["doubts"][why] = p["doubts"].get(why, 0) + n
+        p["at"] = max(filter(None, (p["at"], at)), default=None)
+    found = [ProviderFigure(provider=k, asked_at=moment_or_none(p.pop("at")), **p) for k, p in made.items()]
+    return tuple(sorted(found, key=lambda p: (-p.live, -p.keys, p.provider)))
+
+
+def _days(now: datetime, rows: Sequence[Any]) -> tuple[Day, ...]:
+    counts: dict[str, dict[str, int]] = {f"{now - n * DAY:%Y-%m-%d}": {} for n in range(DAYS - 1, -1, -1)}
+    for day, turn, n in rows:
+        if day in counts:
+            counts[day][turn] = n
+    return tuple(Day(day, c.get("found-live", 0), c.get("died", 0), c.get("revived", 0)) for day, c in counts.items())
+
+
+# ── pages of keys ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def page(ledger: Ledger, db: Database, ask: Ask) -> Page:
+    """Return one page of keys. Cost: the page, wherever it is, as long as there is an index on `URGENCY`."""
+    where, args = ["1"], list[Any]()
+    if ask.group is not None:
+        low, high = (_WIDTH * n for n in _RANGES[ask.group])
+        where.append(f"{URGENCY} >= ? AND {URGENCY} < ?")
+        args += [low, high]
+    if ask.provider:
+        where.append("(SELECT c.provider FROM credentials c WHERE c.id = s.credential) = ?")
+        args.append(ask.provider)
+    with db.read() as connection:
+        if ask.text:
+            numbers = _search(connection.exec_driver_sql, ask.text)
+            where.append(f"s.credential IN ({','.join(map(str, numbers)) or 'NULL'})")
+        rank, order, after = _ordered(ask)
+        if after:
+            where.append(after)
+            args += _cursor(ask)
+        sql = f"SELECT s.credential, {rank} FROM states s WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"  # noqa: S608
+        rows = connection.exec_driver_sql(sql, (*args, ask.limit + 1)).fetchall()
+        shown = rows[: ask.limit]
+        lines = _lines(ledger, connection.exec_driver_sql, [row[0] for row in shown])
+    more = len(rows) > ask.limit
+    return Page(lines, (int(shown[-1][1]), int(shown[-1][0])) if more else None)
+
+
+def _ordered(ask: Ask) -> tuple[str, str, str]:
+    """Return rank, order and the condition that leads past the last key of the page before."""
+    match ask.sort:
+        case Sort.NEWEST:
+            return "0", "s.credential DESC", "s.credential < ?" if ask.after else ""
+        case Sort.OLDEST:
+            return "0", "s.credential", "s.credential > ?" if ask.after else ""
+        case Sort.URGENT:
+            past = f"{URGENCY} >= ? AND ({URGENCY} > ? OR s.credential > ?)" if ask.after else ""
+            return URGENCY, f"{URGENCY}, s.credential", past
+
+
+def _cursor(ask: Ask) -> list[int]:
+    if ask.after is None:
+        return []
+    rank, number = ask.after
+    return [rank, rank, number] if ask.sort is Sort.URGENT else [number]
+
+
+def _search(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection's own call
+    """Return row ids: by the beginning of an id, else by a part of a holder's name or a live key's identity."""
+    text = text.strip()
+    vendor, _, digits = text.lower().rpartition("-")
+    if digits and len(digits) <= 32 and set(digits) <= set("0123456789abcdef") and (vendor or len(digits) > 3):  # noqa: PLR2004
+        low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
+        sql = "SELECT id FROM credentials WHERE hash BETWEEN ? AND ? AND (? = '' OR vendor = ?) LIMIT ?"
+        if found := list(ask(sql, (low, high, vendor, vendor, FOUND)).scalars()):
+            return found
+    like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    whole = (
+        "coalesce(registry || '/', '') || coalesce(namespace || '/', '') || coalesce(name, '')"
+        " || coalesce(repository, '')"
+    )
+    holders = f"SELECT id FROM holders WHERE {whole} LIKE ? ESCAPE '\\'"  # noqa: S608
+    sql = f"SELECT DISTINCT credential FROM findings WHERE holder IN ({holders}) LIMIT ?"  # noqa: S608
+    found = list(ask(sql, (like, FOUND)).scalars())
+    sql = (
+        "SELECT s.credential FROM states s JOIN verdicts v ON v.id = s.known_id"
+        " WHERE s.known = 'live' AND v.identity LIKE ? ESCAPE '\\' LIMIT ?"
+    )
+    found += ask(sql, (like, FOUND)).scalars()
+    sql = "SELECT id FROM credentials WHERE provider LIKE ? ESCAPE '\\' LIMIT ?"
+    found += ask(sql, (like, FOUND)).scalars()
+    return list(dict.fromkeys(found))[:FOUND]
+
+
+def _lines(ledger: Ledger, ask: Any, numbers: Sequence[int]) -> tuple[Line, ...]:  # noqa: ANN401  # as above
+    if not numbers:
+        return ()
+    marks = ",".join("?" * len(numbers))
+    sql = (
+        "SELECT c.id, c.vendor, c.hash, h.source, h.repository, h.registry, h.namespace, h.name, h.tag, f.path, f.line"  # noqa: S608
+        " FROM credentials c LEFT JOIN findings f ON f.id = (SELECT id FROM findings WHERE credential = c.id LIMIT 1)"
+        f" LEFT JOIN holders h ON h.id = f.holder WHERE c.id IN ({marks})"
+    )
+    names: dict[CredentialID, tuple[int, str]] = {}
+    for number, vendor, digest, *place in ask(sql, tuple(numbers)):
+        names[CredentialID(f"{vendor}-{digest.hex()}")] = (number, _where(*place))
+    found = {names[k.id][0]: Line(k, names[k.id][1]) for k in ledger.keys(Select(ids=tuple(names)))}
+    return tuple(found[n] for n in numbers if n in found)
+
+
+def _where(  # noqa: PLR0917  # the columns of a row
+    source: str | None, repository: str | None, registry: str | None, namespace: str | None, name: str | None,
+    tag: str | None, path: str | None, line: int | None,
+) -> str:  # fmt: skip
+    if source is None:
+        return ""
+    image = "/".join(p for p in (registry, namespace, name) if p)
+    holder = f"{image}:{tag}" if image and tag else image or repository or ""
+    return f"{holder} {path or ''}{f':{line}' if line else ''}".strip()
+
+
+class Job(Struct, frozen=True):
+    """One verification run of the ledger."""
+
+    id: int
+    what: str
+    started: datetime
+    ended: datetime | None
+
+
+class Read(Struct, frozen=True):
+    """One report that was read in."""
+
+    id: int
+    scanner: str
+    file: str
+    origin: str
+    complete: bool
+    at: datetime
+    findings: int | None
+    keys: int | None
+    new: int | None
+    removed: int | None
+
+
+def jobs(db: Database, limit: int = 20) -> list[Job]:
+    """Return the newest verification runs."""
+    with db.read() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT id, what, started, ended FROM runs ORDER BY id DESC LIMIT ?", (limit,)
+        ).fetchall()
+    return [Job(n, what, moment(started), moment_or_none(ended)) for n, what, started, ended in rows]
+
+
+def scans(db: Database, limit: int = 20) -> list[Read]:
+    """Return the newest reports."""
+    sql = (
+        "SELECT id, scanner, file, coalesce(origin, ''), complete, at, findings, keys, new, removed"
+        " FROM scans ORDER BY id DESC LIMIT ?"
+    )
+    with db.read() as connection:
+        rows = connection.exec_driver_sql(sql, (limit,)).fetchall()
+    return [
+        Read(n, scanner, file, origin, bool(complete), moment(at), *rest)
+        for n, scanner, file, origin, complete, at, *rest in rows
+    ]
+
+
+class Happened(Struct, frozen=True):
+    """One event of the chain."""
+
+    seq: int
+    at: datetime
+    kind: str
+    text: str
+    hash: str
+
+
+def events(db: Database, before: int | None = None, limit: int = 100) -> list[Happened]:
+    """Return events, newest first; `before` leads on from the last one of a page."""
+    from lapse.ledger.chain import read_payload  # noqa: PLC0415  # with the ledger
+
+    sql = "SELECT seq, at, kind, payload, hash FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+    with db.read() as connection:
+        rows = connection.exec_driver_sql(sql, (before if before is not None else 1 << 62, limit)).fetchall()
+    found = []
+    for seq, at, kind, payload, digest in rows:
+        said = read_payload(payload)
+        counts = [f"{s.count} {s.table}" for s in said.rows if not said.text]
+        counts += [f"{n} {name}" for name, n in said.figures.items()]
+        text = said.text or ", ".join(counts) or " ".join(filter(None, (said.owner, said.canary)))
+        found.append(Happened(seq, moment(at), kind, text, digest.hex()))
+    return found
