@@ -41,14 +41,33 @@ playbooks_app = typer.Typer(
 app.add_typer(playbooks_app, name="playbooks")
 
 
+tokens_app = typer.Typer(
+    help="Tokens for programs that read the console's API.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(tokens_app, name="tokens")
+
+
 class Shape(StrEnum):
-    """Output formats of `verify` and `report`."""
+    """Output formats of `verify`."""
 
     TABLE = "table"
     JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
     SARIF = "sarif"
+
+
+class Form(StrEnum):
+    """Output formats of `report`."""
+
+    HTML = "html"
+    MARKDOWN = "markdown"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    SARIF = "sarif"
+    DEFECTDOJO = "defectdojo"
+    OCSF = "ocsf"
 
 
 class Plain(StrEnum):
@@ -189,7 +208,8 @@ def show(
 def report(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")] = "-",
     format_: Annotated[
-        Shape | None, typer.Option("--format", help="Otherwise by the file's ending: .sarif .json .jsonl .csv.")
+        Form | None,
+        typer.Option("--format", help="Otherwise by the file's ending: .html .md .sarif .csv .json .defectdojo.json …"),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -478,6 +498,55 @@ def undo(run: RunArgument, who: WhoOption = None, config: ConfigOption = None, q
     from lapse.commands import undo as command
 
     _end(command.run(run, who, config, quiet=quiet))
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Where to listen; loopback.")] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="N", help="Port; 0 takes a free one.")] = None,
+    config: ConfigOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Open the console in a browser.
+
+    Prints a log-in link that works once. No rotation depends on it: stop it at any time.
+    """
+    from lapse.commands import serve as command
+
+    _end(command.run(config, host, port, quiet=quiet))
+
+
+@tokens_app.command("add")
+def tokens_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which program it is for.")],
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="viewer, responder, approver or admin.")
+    ] = "viewer",
+    expires: Annotated[str | None, typer.Option("--expires", metavar="SPAN", help="Ends after 12h or 90d.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make a token and print it, once."""
+    from lapse.commands import serve as command
+
+    _end(command.add_token(name, role, expires, config))
+
+
+@tokens_app.command("list")
+def tokens_list(config: ConfigOption = None) -> None:
+    """List the tokens' names and roles."""
+    from lapse.commands import serve as command
+
+    _end(command.list_tokens(config))
+
+
+@tokens_app.command("revoke")
+def tokens_revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which program's token.")], config: ConfigOption = None
+) -> None:
+    """Revoke a token at once."""
+    from lapse.commands import serve as command
+
+    _end(command.revoke_token(name, config))
 
 
 @playbooks_app.callback(invoke_without_command=True)

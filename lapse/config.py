@@ -22,6 +22,7 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from lapse.exits import Exit, Stop
 from lapse.references import REFERENCE, looks_like_key
 from lapse.sections import DURATION, Duration, MetricsConfig, NightlyConfig, NotifyConfig, OwnerRule, PolicyRule
+from lapse.web.settings import ServeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +146,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     owner: tuple[OwnerRule, ...] = ()
     notify: NotifyConfig = NotifyConfig()
     metrics: MetricsConfig = MetricsConfig()
+    serve: ServeConfig = ServeConfig()
 
     @property
     def ledger_url(self) -> str:
@@ -307,6 +309,8 @@ def _references(config: Config) -> list[tuple[str, str]]:
     """Return what must be a reference and where it stands."""
     found = [(".notify.urls", u) for u in config.notify.urls] + [(".notify.urgent", u) for u in config.notify.urgent]
     found += [(f".owner[{i}].notify", u) for i, o in enumerate(config.owner) for u in o.notify]
+    found += [(f".serve.hooks.{name}", reference) for name, reference in config.serve.hooks.items()]
+    found.append((".serve.oidc.client_secret", config.serve.oidc.client_secret))
     return [*found, (".notify.ticket.token", config.notify.ticket.token)]
 
 

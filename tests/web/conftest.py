@@ -1,0 +1,46 @@
+"""A console on a made-up ledger whose every text is hostile, and a browser of a sort for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from web_made import SEALING, Browser, fill, rotation
+
+from lapse.commands.setup import Setup
+from lapse.config import load
+from lapse.ledger import open_ledger
+from lapse.web.app import application
+from lapse.web.house import House
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """Make a console's parts, on a ledger with sealed secrets."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("LAPSE_TEST_SEAL", SEALING)
+    monkeypatch.setenv("LAPSE_TEST_HOOK", "hook" * 8)
+    hooks = "\n".join(f'{n} = "env:LAPSE_TEST_HOOK"' for n in ("github", "gitlab", "trufflehog", "generic"))
+    text = f'[ledger]\nurl = "{tmp_path / "ledger.db"}"\nkey = "env:LAPSE_TEST_SEAL"\n[serve.hooks]\n{hooks}\n'
+    text += '[[owner]]\nname = "payments"\nimages = ["docker.io/acme/*"]\n'
+    (tmp_path / "lapse.toml").write_text(text)
+    setup = Setup(load(tmp_path / "lapse.toml"))
+    with open_ledger(setup.config.ledger_url, setup.config.ledger.key) as ledger:
+        fill(ledger)
+        rotation(ledger)
+        made = House(setup, ledger, setup.config.serve, "ann")
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def browser(house: House) -> Iterator[Browser]:
+    """Make a browser that is not logged in."""
+    with Browser(application(house), house) as made:
+        yield made

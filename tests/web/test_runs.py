@@ -1,0 +1,82 @@
+"""What a person says to a rotation in the console is recorded as the command line records it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from web_made import RUN
+
+from lapse.web.runs import Watch
+from lapse.web.settings import Role
+from playbooks.journal import What
+
+if TYPE_CHECKING:
+    from web_made import Browser
+
+    from lapse.web.house import House
+
+
+def _said(house: House, what: What) -> list[str]:
+    return [e.step for e in house.ledger.rotations.entries(RUN) if e.what is what]
+
+
+def test_an_approval_is_typed_recorded_and_told(browser: Browser, house: House) -> None:
+    browser.log_in(Role.APPROVER)
+    wrong = browser.submit(f"/runs/{RUN}/approve", step="disable", confirm="yes")
+    assert wrong.status_code == 400
+    assert f"type {RUN} to confirm" in wrong.text
+    assert _said(house, What.APPROVED) == []
+    assert browser.submit(f"/runs/{RUN}/approve", step="disable", confirm=RUN).status_code == 303
+    assert _said(house, What.APPROVED) == ["disable"]
+    page = browser.get(f"/runs/{RUN}").text
+    assert f"`lapse resume {RUN}` goes on" in page
+    assert "Agreed: ann" in page
+    assert "goes on." not in browser.get(f"/runs/{RUN}").text, "told once"
+
+
+def test_two_people_are_two_people(browser: Browser, house: House) -> None:
+    browser.log_in(Role.APPROVER)
+    browser.submit(f"/runs/{RUN}/approve", step="delete", confirm=RUN)
+    again = browser.submit(f"/runs/{RUN}/approve", step="delete", confirm=RUN)
+    assert again.status_code == 409
+    assert "somebody else" in again.text
+    browser.log_in(Role.APPROVER, "carol")
+    browser.submit(f"/runs/{RUN}/approve", step="delete", confirm=RUN)
+    assert _said(house, What.APPROVED) == ["delete", "delete"]
+
+
+def test_an_approval_can_be_withdrawn(browser: Browser, house: House) -> None:
+    browser.log_in(Role.APPROVER)
+    browser.submit(f"/runs/{RUN}/approve", step="disable", confirm=RUN)
+    assert browser.submit(f"/runs/{RUN}/withdraw").status_code == 303
+    assert _said(house, What.WITHDRAWN) == ["disable"]
+
+
+def test_declining_takes_the_run_back_with_a_reason(browser: Browser, house: House) -> None:
+    browser.log_in(Role.APPROVER)
+    assert browser.submit(f"/runs/{RUN}/decline", confirm="", reason="no").status_code == 400
+    assert browser.submit(f"/runs/{RUN}/decline", confirm=RUN, reason="wrong window").status_code == 303
+    assert _said(house, What.UNDO) == [""]
+    assert "wrong window" in browser.get("/audit").text
+
+
+def test_an_unknown_run_and_an_unknown_verb_are_not_found(browser: Browser) -> None:
+    browser.log_in()
+    assert browser.get("/runs/r-none").status_code == 404
+    assert browser.submit(f"/runs/{RUN}/explode").status_code == 404
+
+
+async def test_many_watch_one_run_by_one_reader(house: House) -> None:
+    watch = Watch(house)
+    async with watch.of(RUN) as first, watch.of(RUN) as second:
+        assert first is second
+        seen = await asyncio.wait_for(first.after(-1, 5), 5)
+        told = asyncio.gather(*(first.after(seen, 5) for _ in range(50)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(house.ledger.rotations.append, RUN, "disable", What.INTENT, "goes on")
+        assert len(set(await asyncio.wait_for(told, 5))) == 1
+        task = first.task
+    assert task is not None
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
