@@ -9,9 +9,11 @@ import msgspec
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
 from lapse.output.console import out, raw, say, table
+from verifier.shapes import rows
 from verifier.spec import Probe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sized
     from pathlib import Path
 
     from verifier.catalogue import Catalogue
@@ -69,16 +71,37 @@ def _calls(catalogue: Catalogue, *, json: bool) -> None:
 def _coverage(catalogue: Catalogue, scanner: str) -> None:
     from verifier.classify import Aliases  # noqa: PLC0415  # a large table
 
-    aliases = Aliases()
+    aliases = Aliases((s, r, k.id) for k in catalogue for s, rules in k.aliases.items() for r in rules)
     rules = {rule: alias for rule in aliases.tables.get(scanner, ()) if (alias := aliases.get(scanner, rule))}
     if not rules:
         known = ", ".join(sorted(aliases.tables))
         raise Stop(f"no rules of a scanner called {scanner} are known; known: {known}", Exit.USAGE)
     able = {k.id for k in catalogue if k.probe != "none"}
-    ours = sum(bool(able.intersection(alias.kinds)) for alias in rules.values())
-    said = aliases.coverage(scanner)
-    out(
-        f"{scanner}: {ours} of {len(rules)} rules name a kind of key that is verified ({100 * ours / len(rules):.1f} %)"
-    )
-    for says, number in sorted(said.items()):
+    ours = {rule for rule, alias in rules.items() if able.intersection(alias.kinds)}
+    out(f"{scanner}: {len(ours)} of {len(rules)} rules name a kind of key that is verified ({_share(ours, rules)})")
+    for says, number in sorted(aliases.coverage(scanner).items()):
         out(f"{number:>6}  {says}")
+    checked = validated(scanner, rules)
+    if checked:
+        done = ours & checked
+        left = sorted(checked - done, key=lambda r: (not rules[r].kinds, r))
+        out(f"of {len(checked)} rules that {scanner} checks itself, {len(done)} are verified ({_share(done, checked)})")
+        for rule in left:
+            kind = catalogue.get(rules[rule].kinds[0]) if rules[rule].kinds else None
+            out(f"        {rule}: {kind.reason if kind is not None else 'no provider file'}")
+
+
+def _share(part: Sized, whole: Sized) -> str:
+    return f"{100 * len(part) / len(whole):.1f} %"
+
+
+def validated(scanner: str, rules: Iterable[str]) -> frozenset[str]:
+    """Return those of `rules` that the scanner checks against their providers, as far as its list is known.
+
+    The list is Betterleaks' (`data/validated.tsv`); Kingfisher 2 and gitleaks use the same names, Kingfisher with a
+    prefix. gitleaks checks nothing itself: for it these are the rules that its successor checks.
+    """
+    names = {rule for _, rule in rows("validated.tsv")}
+    if scanner not in {"betterleaks", "gitleaks", "kingfisher"}:
+        return frozenset()
+    return frozenset(r for r in rules if r.removeprefix("betterleaks.") in names)
