@@ -6,9 +6,12 @@ from typing import Any
 
 import msgspec
 
+from lapse.commands.policy import PolicyOut
+from lapse.diff import DiffOut
+from lapse.nightly.night import Night
 from lapse.output import jsonv1
 
-TITLES = (jsonv1.KeyLine, jsonv1.IngestOut, jsonv1.StatusOut, jsonv1.ReportOut)
+TITLES = (jsonv1.KeyLine, jsonv1.IngestOut, jsonv1.StatusOut, jsonv1.ReportOut, DiffOut, PolicyOut, Night)
 
 
 def schema() -> dict[str, Any]:
@@ -17,7 +20,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Lapse json-v1",
-        "description": "A line of `verify --format jsonl`, or the document of ingest, status or report --format json.",
+        "description": "A line of `verify --format jsonl`, or what another command prints with --format json.",
         "anyOf": list(forms),
         "$defs": components,
     }

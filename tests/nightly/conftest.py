@@ -10,10 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from night import Folder  # noqa: E402  # beside this file
+from night import Folder  # beside this file
 
-from lapse.sandbox.saas import Saas, playing  # noqa: E402
-from verifier.catalogue import load_catalogue  # noqa: E402
+from lapse.sandbox.saas import Saas, playing
+from verifier.catalogue import load_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

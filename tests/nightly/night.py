@@ -12,7 +12,6 @@ from lapse.commands import diff, nightly, policy
 from lapse.commands import ledger as ledger_command
 from lapse.commands.setup import Setup
 from lapse.config import load
-from lapse.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from lapse.exits import Exit
     from lapse.ledger import Ledger
     from lapse.sandbox.saas import Saas
 
@@ -27,7 +27,7 @@ FAST = "rate = 5000.0\nburst = 5000\nconcurrency = 8\n"
 
 
 class Folder:
-    """The config of a night; `extra` is added to it."""
+    """The config of a night; more is added by `also`."""
 
     def __init__(self, folder: Path, saas: Saas | None, kinds: Iterable[str], patch: pytest.MonkeyPatch) -> None:
         self.path = folder
@@ -39,12 +39,12 @@ class Folder:
         if saas is not None:
             self._parts += [f'[providers.{k}]\nbase_url = "{saas.base_url(k)}"\n{FAST}' for k in kinds]
         self.config = folder / "lapse.toml"
-        self.extra('[[nightly.source]]\nfrom = "reports/*.jsonl"')
+        self.also('[[nightly.source]]\nfrom = "reports/*.jsonl"')
         (folder / "reports").mkdir()
         with said():
             ledger_command.init(None, self.config)
 
-    def extra(self, text: str) -> None:
+    def also(self, text: str) -> None:
         self._parts.append(text)
         self.config.write_text("\n".join(self._parts) + "\n")
 
