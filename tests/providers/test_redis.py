@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import servers
-from conftest import started
 from impostor import answering, listening
+from presence import started
 from support import credential, real_door
 
 from verifier.model import Dead, Doubt, How, Live, Undecided

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import servers
-from conftest import started
+from presence import started
 
 if TYPE_CHECKING:
     from pathlib import Path

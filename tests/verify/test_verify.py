@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from world import CATALOGUE, NOW, Weather, World, confirmed, due, key, lives, run
+from weather import CATALOGUE, NOW, Weather, World, confirmed, due, key, lives, run
 
 from verifier.catalogue import Catalogue
 from verifier.confirm import Patience
