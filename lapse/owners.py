@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from lapse.codeowners import CodeOwners
 from lapse.exits import Exit, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from codeowners import CodeOwners
 
     from lapse.config import Config
     from lapse.sections import OwnerRule
@@ -84,7 +83,7 @@ class Owners:
         return self._by_image(rule, place.image) if place.image is not None else None
 
     def _by_file(self, rule: OwnerRule, place: Place) -> Owned | None:
-        names = [name for _, name in self._files[rule.codeowners].of(place.path or "")] if place.path else []
+        names = self._files[rule.codeowners].of(place.path) if place.path else ()
         if names:
             return Owned(" ".join(names), f"CODEOWNERS of {rule.codeowners}: {place.path}")
         return Owned(rule.name, f"CODEOWNERS of {rule.codeowners} is silent") if rule.name else None
@@ -158,8 +157,6 @@ def _member(box: tarfile.TarFile, name: str, kind: Any) -> Any:  # noqa: ANN401 
 
 
 def _read(checkout: str) -> CodeOwners:
-    from codeowners import CodeOwners  # noqa: PLC0415  # only where a config names a checkout
-
     folder = Path(checkout).expanduser()
     files = [folder] if folder.is_file() else [folder / name for name in _CODEOWNERS]
     found = next((f for f in files if f.is_file()), None)
@@ -167,5 +164,5 @@ def _read(checkout: str) -> CodeOwners:
         raise Stop(f"owner.codeowners: {checkout} holds no CODEOWNERS file", Exit.USAGE)
     try:
         return CodeOwners(found.read_text("utf-8", "replace"))
-    except (OSError, ValueError) as e:
-        raise Stop(f"owner.codeowners: cannot read {found}: {e}", Exit.USAGE) from None
+    except OSError as e:
+        raise Stop(f"owner.codeowners: cannot read {found}: {e.strerror}", Exit.USAGE) from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lapse.codeowners import CodeOwners
 from lapse.exits import Stop
 from lapse.owners import Owners, labels_of, repository_names
 from lapse.sections import OwnerRule
@@ -99,3 +100,37 @@ def test_namespaces_that_nobody_names_are_shadow_registries() -> None:
 @pytest.mark.parametrize("text", ["acme/app", "https://github.com/acme/app.git", "git@github.com:acme/app.git"])
 def test_a_repository_is_known_by_its_short_name(text: str) -> None:
     assert "acme/app" in repository_names(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("*", "a/b.py", True),
+        ("*.js", "x/y/z.js", True),
+        ("*.js", "x/y/z.ts", False),
+        ("/build/logs/", "build/logs/a/b", True),
+        ("/build/logs/", "x/build/logs/a", False),
+        ("build/logs", "build/logs/a", True),
+        ("build/logs", "x/build/logs/a", False),
+        ("docs/*", "docs/a.md", True),
+        ("docs/*", "docs/a/b.md", False),
+        ("apps/", "x/apps/y", True),
+        ("/docs/**", "docs/a/b", True),
+        ("**/logs", "a/b/logs/c", True),
+        ("/scripts/?.sh", "scripts/a.sh", True),
+        ("/scripts/?.sh", "scripts/ab.sh", False),
+        ("a+b.txt", "a+b.txt", True),
+        ("with\\ blank.txt", "with blank.txt", True),
+    ],
+)
+def test_a_pattern_of_codeowners(pattern: str, path: str, *, fits: bool) -> None:
+    assert bool(CodeOwners(f"{pattern} @x").of(path)) is fits
+
+
+def test_the_last_line_wins_and_sections_have_owners() -> None:
+    text = "# all\n* @all # the rest\n[Docs] @writers\n/docs/\n^[Optional][2]\n/docs/free/\n/docs/x @x"
+    found = CodeOwners(text)
+    assert found.of("a") == ("@all",)
+    assert found.of("docs/a") == ("@writers",)
+    assert found.of("docs/free/a") == ()
+    assert found.of("./docs/x") == ("@x",)
