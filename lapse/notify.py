@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import warnings
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -66,15 +67,17 @@ class Sender(Protocol):
 
 def by_apprise(address: str, title: str, body: str, *, urgent: bool) -> bool:
     """Send by Apprise, which says nothing in our logs: its messages quote addresses."""
-    import apprise  # noqa: PLC0415  # slow to import, and only where somebody is told
-
     for name in ("apprise", "urllib3", "requests"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    box = apprise.Apprise()
-    if not box.add(address):
-        return False
-    kind = apprise.NotifyType.WARNING if urgent else apprise.NotifyType.INFO
-    return bool(box.notify(body=body, title=title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own modules, loaded at the first address; nothing for our users
+        import apprise  # noqa: PLC0415  # slow to import, and only where somebody is told
+
+        box = apprise.Apprise()
+        if not box.add(address):
+            return False
+        kind = apprise.NotifyType.WARNING if urgent else apprise.NotifyType.INFO
+        return bool(box.notify(body=body, title=title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT))
 
 
 def told(ledger: Ledger, name: CredentialID) -> frozenset[str]:

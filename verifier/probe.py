@@ -92,6 +92,7 @@ async def ask(kind: Kind, judge: Judge, request: Request, door: Door, secrets: I
     secret = max(secrets, key=len, default="")
 
     def decisive(reply: Reply) -> bool:
+        """Tell whether the rules can decide on this reply."""
         # A 429 may say "out of credits", a 500 the vendor's own word: then asking again learns nothing.
         return judge(reply, secret).verdict != "undecided"
 

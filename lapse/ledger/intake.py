@@ -298,7 +298,7 @@ class _Batch:
             spot = (source, holder, path, line, col, revision)
             try:
                 if (line is not None and line > _MOST) or (col is not None and col > _MOST):
-                    raise OverflowError  # msgpack counts to 2**64, SQLite to 2**63
+                    raise OverflowError  # noqa: TRY301  # msgpack counts to 2**64, SQLite to 2**63
                 mark = _encode(spot)
                 if author is not None or url is not None:
                     _encode((author, url))

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from lapse.figures import Ask, Group, Sort, events, jobs, page, scans
-from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told
+from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told, Turn
 from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1
+from lapse.output.console import plural
 from lapse.web.access import COOKIE
 from lapse.web.guard import form, need
 from lapse.web.settings import Role
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from lapse.figures import Line
     from lapse.ledger import Found, Key, Story
     from lapse.web.house import House
     from playbooks.journal import RunState
@@ -43,6 +43,12 @@ GROUPS = {
     Group.UNCHECKED: "Not asked",
     Group.UNCONFIRMED: "Dead, not confirmed",
     Group.DEAD: "Proven dead",
+}
+TURNS = {
+    Turn.FOUND_LIVE: "the first answer",
+    Turn.FOUND_DEAD: "the first answer",
+    Turn.DIED: "it was live before",
+    Turn.REVIVED: "it was dead before",
 }
 SORTS = {Sort.URGENT: "Most urgent first", Sort.NEWEST: "Newest first", Sort.OLDEST: "Oldest first"}
 
@@ -260,15 +266,17 @@ def event(e: Story) -> Event:
     """Return one event of a story in words."""
     match e:
         case Seen():
-            return Event(e.at, f"{e.scanner} saw it in {e.places:,} new places ({e.file})")
+            return Event(e.at, f"{e.scanner} saw it in {plural(e.places, 'new place')} ({e.file})")
         case Gone():
-            return Event(e.at, f"Gone from {e.places:,} places: a complete scan no longer had them")
+            return Event(e.at, f"Gone from {plural(e.places, 'place')}: a complete scan no longer had them")
         case Told():
             said = jsonv1.word(e.verdict)
             why = getattr(e.verdict, "why", None) or getattr(e.verdict, "how", None)
-            turn = f", {e.turn}" if e.turn else ""
+            turn = f", {TURNS[e.turn]}" if e.turn else ""
             return Event(e.at, f"Answer: {said}{f' ({why})' if why else ''}{turn}", said)
         case Noted():
+            if e.kind == EventKind.ROTATION:
+                return Event(e.at, e.text[:1].upper() + e.text[1:])
             who = f" by {e.detail['who']}" if "who" in e.detail else ""
             return Event(e.at, f"{e.kind}{who}: {e.text}" if e.text else f"{e.kind} {' '.join(e.detail.values())}")
         case _:
@@ -285,6 +293,7 @@ async def reveal(request: Request) -> Response:
         raise HTTPException(400, "say why: it is recorded in the ledger")
 
     def work() -> tuple[dict[str, str] | None, dict[str, Any]]:
+        """Do the blocking part, in a thread of its own."""
         house.ledger.note(EventKind.REVEALED, reason, (key.id,), {"who": who.name, "where": "console"})
         due = next(iter(house.ledger.due(datetime.now(UTC), ids=(key.id,))), None)
         parts = {n: v.reveal() for n, v in due.credential.parts.items()} if due else None
@@ -356,8 +365,3 @@ async def check(request: Request) -> Response:
     await form(request, Role.RESPONDER)
     house_of(request).check()
     return RedirectResponse("/audit", 303)
-
-
-def one_line(line: Line) -> str:
-    """Return where a key was seen, or a dash."""
-    return line.where or "—"

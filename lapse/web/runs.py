@@ -245,6 +245,7 @@ async def act(request: Request) -> Response:
         return _page(request, state, f"Nothing was done: type {state.run} to confirm.", 400)
 
     def work() -> str:
+        """Do the blocking part, in a thread of its own."""
         with said_plainly():
             return _done(house, state, verb, who.name, fields)
 

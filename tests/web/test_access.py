@@ -93,7 +93,7 @@ def test_every_reply_forbids_what_a_page_does_not_need(browser: Browser) -> None
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
 
 
 def test_the_cookie_is_for_this_site_and_no_script(browser: Browser, house: House) -> None:

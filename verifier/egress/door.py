@@ -152,6 +152,7 @@ class Egress:
         tries = 1
 
         async def attempt(left: float) -> Reply | Trouble:
+            """Try once more, within what is left."""
             nonlocal tries
             tries += 1
             return (await self._attempt(letter, tries, left))[0]

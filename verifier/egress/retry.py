@@ -63,6 +63,7 @@ async def again(
     made = 0
 
     async def one() -> Reply | Trouble:
+        """Return the first result, then further ones."""
         nonlocal made
         result = next(results, None) or await attempt(end - clock())
         # A trouble that says when to come back is an open circuit: nothing was sent.
@@ -70,10 +71,12 @@ async def again(
         return result
 
     def wait(state: RetryCallState) -> float:
+        """Wait as long as the provider asked, else by full jitter."""
         asked = _asked(_result(state))
         return jitter(state) if asked is None else asked
 
     def stop(state: RetryCallState) -> bool:
+        """Stop when the tries or the time are used up."""
         return made > retries or clock() + state.upcoming_sleep >= end
 
     retrying = AsyncRetrying(
