@@ -24,6 +24,7 @@ from lapse.ledger.model import Key, Order, Select, State
 from lapse.output import charts, jsonv1, listing
 from lapse.output.console import safe
 from lapse.output.markdown import headline
+from verifier.model import Dead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +134,9 @@ def environment() -> Environment:
 
 
 def word(key: Key) -> str:
-    """Return the colour class of a key: what is known counts, not last night's silence."""
+    """Return the colour class of a key: what is known counts, not last night's silence; no death before its proof."""
+    if isinstance(key.known, Dead) and not key.confirmed:
+        return "undecided"
     return jsonv1.word(key.known) if key.known else jsonv1.word(key.last)
 
 

@@ -1,0 +1,226 @@
+"""The console in a real browser: by the link in, by keyboard alone through, on every page without a barrier.
+
+Needs Debian's `chromium` and axe-core (npm, fetched into build/). Screenshots go to build/screens/.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+import uvicorn
+from web_made import HOSTILE, RUN, name_of
+
+from lapse.commands.serve import _bound
+from lapse.output import html
+from lapse.web.app import application
+from lapse.web.settings import Role
+from playbooks.journal import What
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+    from lapse.web.house import House
+
+ROOT = Path(__file__).parents[2]
+SCREENS = ROOT / "build" / "screens"
+AXE = ROOT / "build" / "axe"
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PAGES = {
+    "now": "/", "keys": "/keys", "key": f"/keys/{name_of(0)}", "runs": "/runs", "run": f"/runs/{RUN}",
+    "funnel": "/funnel", "owners": "/owners", "providers": "/providers", "nightly": "/nightly", "audit": "/audit",
+}  # fmt: skip
+
+
+def _lacking(what: str) -> NoReturn:
+    if os.environ.get("LAPSE_REQUIRE_SERVERS") == "1":
+        pytest.fail(f"{what}, and LAPSE_REQUIRE_SERVERS=1 asks for it")
+    pytest.skip(f"{what}; install it to run this test")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Start Chromium once."""
+    if not Path(CHROMIUM).exists():
+        _lacking("chromium is not installed")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # only where there is a browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """Return axe-core's script; npm fetches it once."""
+    script = AXE / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        if shutil.which("npm") is None:
+            _lacking("npm is not installed")
+        AXE.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--silent", "axe-core@4.14.1"]
+        done = subprocess.run(command, cwd=AXE, capture_output=True, check=False, timeout=120)
+        if done.returncode or not script.exists():
+            _lacking("axe-core could not be fetched")
+    return script.read_text("utf-8")
+
+
+@pytest.fixture
+def address(house: House) -> Iterator[str]:
+    """Serve the console on a port of its own."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # as serve does: a cut stream is no error
+    with _bound("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(application(house), log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+class Tab:
+    """One tab, logged in; what its console complained of is kept."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page, self.address = page, address
+        self.complaints: list[str] = []
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        page.on("dialog", lambda d: (self.complaints.append("dialog"), d.dismiss()))
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.address + path)
+        return self.page
+
+
+def tab(browser: Browser, address: str, house: House, **more: Any) -> Tab:
+    page = browser.new_context(**more).new_page()
+    page.set_default_timeout(10_000)
+    made = Tab(page, address)
+    made.open(f"/login?t={house.links.make('ann', Role.ADMIN)}")
+    assert page.url == f"{address}/"
+    return made
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_barrier_or_runs_what_scanners_wrote(
+    chromium: Browser, axe: str, address: str, house: House, scheme: Any
+) -> None:
+    house.changes.get(wait=10)
+    house.figures.get(wait=10)
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    wide = tab(chromium, address, house, color_scheme=scheme, viewport={"width": 1280, "height": 900}, bypass_csp=True)
+    for name, path in PAGES.items():
+        page = wide.open(path)
+        page.wait_for_load_state()
+        page.screenshot(path=SCREENS / f"{name}-{scheme}.png", full_page=True)
+        assert barriers(page, axe) == [], path
+    assert wide.complaints == []
+    wide.page.context.close()
+
+
+def test_the_report_has_no_barrier_and_stands_alone(chromium: Browser, axe: str, house: House, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    with target.open("w", encoding="utf-8") as out:
+        html.write(house.ledger, out)
+    for scheme in ("light", "dark"):
+        context = chromium.new_context(color_scheme=scheme, offline=True, bypass_csp=True)
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda r, asked=asked: asked.append(r.url))
+        page.goto(target.as_uri())
+        page.screenshot(path=SCREENS / f"report-{scheme}.png", full_page=True)
+        assert barriers(page, axe) == []
+        assert asked == [target.as_uri()]
+        page.emulate_media(media="print")
+        page.pdf(path=SCREENS / "report.pdf")
+        context.close()
+
+
+def test_narrow_pages_fit_and_obey_their_own_policy(chromium: Browser, address: str, house: House) -> None:
+    narrow = tab(chromium, address, house, viewport={"width": 400, "height": 800})
+    for name, path in PAGES.items():
+        page = narrow.open(path)
+        page.screenshot(path=SCREENS / f"{name}-400.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, f"{path} is wider than the window"
+    assert narrow.complaints == [], "the policy must forbid nothing of ours"
+    narrow.page.context.close()
+
+
+def test_by_keyboard_alone_to_a_key_and_back(chromium: Browser, address: str, house: House) -> None:
+    made = tab(chromium, address, house)
+    page = made.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("/")
+    page.wait_for_url("**/keys")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type(house.ledger.key(name_of(7)).short)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=openai*")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/keys/{name_of(7)}")
+    assert HOSTILE[7] in page.inner_text("main")
+    made.page.context.close()
+
+
+def test_a_filter_acts_at_once(chromium: Browser, address: str, house: House) -> None:
+    page = tab(chromium, address, house).open("/keys")
+    page.select_option("#group", "removed")
+    page.wait_for_url("**group=removed*")
+    assert page.locator("table.keys tbody tr").count() == 1
+    page.context.close()
+
+
+def test_an_approval_is_typed_and_the_page_follows_the_run(chromium: Browser, address: str, house: House) -> None:
+    page = tab(chromium, address, house).open(f"/runs/{RUN}")
+    page.fill("#a1", RUN)
+    page.press("#a1", "Enter")
+    page.wait_for_selector("text=Recorded. No worker is running")
+    house.ledger.rotations.append(RUN, "disable", What.INTENT, "as the worker would")
+    page.wait_for_selector("text=under way")
+    house.ledger.rotations.append(RUN, "disable", What.DONE, "the old key is disabled")
+    page.wait_for_selector("text=the old key is disabled")
+    house.ledger.rotations.append(RUN, "", What.ENDED, "all is done", {"how": "finished"})
+    page.wait_for_selector("text=proven dead")
+    page.context.close()
+
+
+def test_without_scripts_every_page_is_there(chromium: Browser, address: str, house: House) -> None:
+    made = tab(chromium, address, house, java_script_enabled=False)
+    for path in PAGES.values():
+        assert made.open(path).locator("h1").count() == 1
+    page = made.open("/keys")
+    page.fill("#q", "no such key")
+    page.click("text=Show")
+    assert "No key fits" in page.inner_text("main")
+    page.context.close()
+
+
+def barriers(page: Page, axe: str) -> list[str]:
+    """Return what axe-core finds, in short."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{v['id']}: {re.sub(chr(10), ' ', json.dumps([n['html'][:160] for n in v['nodes'][:3]]))}"
+        for v in found["violations"]
+    ]
