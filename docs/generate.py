@@ -1,0 +1,66 @@
+"""Writes what is generated under `docs/`: a page a vendor with an index, the configuration, the schema of `json-v1`.
+
+`make docs` runs it. Everything comes from the specs, the types and `config.example.toml`, and is the same whenever it
+is made; `tests/test_docs_current.py` fails when a file here is not what this module would write.
+"""
+
+# ruff: noqa: INP001  # scripts of a folder of pages, not a package
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from docs_config import configuration
+from docs_providers import index, page
+
+from lapse.output.schema import schema
+from verifier.catalogue import load_catalogue
+
+if TYPE_CHECKING:
+    from verifier.spec import Kind
+
+ROOT = Path(__file__).parent
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every generated file by its path under `docs/`."""
+    vendors: dict[str, list[Kind]] = {}
+    for kind in load_catalogue():
+        vendors.setdefault(kind.vendor, []).append(kind)
+    made = {f"providers/{vendor}.md": page(kinds) for vendor, kinds in vendors.items()}
+    made["providers/README.md"] = index(vendors)
+    made["configuration.md"] = configuration((ROOT.parent / "config.example.toml").read_text("utf-8"))
+    made["schemas/json-v1.schema.json"] = msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode() + "\n"
+    return made
+
+
+def stale() -> list[str]:
+    """Return the generated files that are missing, not as they would be written, or no longer made."""
+    made = pages()
+    there = {f"providers/{p.name}" for p in (ROOT / "providers").glob("*.md")}
+    differ = [name for name, text in made.items() if not _is(ROOT / name, text)]
+    return sorted({*differ, *(there - set(made))})
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text("utf-8") == text
+
+
+def main() -> None:
+    """Write what changed, remove what is no longer made."""
+    made = pages()
+    changed = stale()
+    for name in changed:
+        path = ROOT / name
+        if name not in made:
+            path.unlink()
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(made[name], "utf-8")
+    sys.stderr.write(f"{len(made)} files under docs/, {len(changed)} of them changed\n")
+
+
+if __name__ == "__main__":
+    main()
