@@ -516,6 +516,28 @@ def serve(
     _end(command.run(config, host, port, quiet=quiet))
 
 
+@app.command()
+def watch(run: RunArgument, config: ConfigOption = None) -> None:
+    """Follow a rotation as it happens.
+
+    Changes nothing; Ctrl-C only stops watching.
+    """
+    from lapse.commands import watch as command
+
+    _end(command.run(run, config))
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+    """Print a completion script for your shell.
+
+    For bash: lapse completion bash > ~/.local/share/bash-completion/completions/lapse
+    """
+    from lapse.commands import watch as command
+
+    _end(command.completion(shell))
+
+
 @tokens_app.command("add")
 def tokens_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which program it is for.")],

@@ -459,7 +459,7 @@ def events(db: Database, before: int | None = None, limit: int = 100) -> list[Ha
     found = []
     for seq, at, kind, payload, digest in rows:
         said = read_payload(payload)
-        counts = [f"{s.count} {s.table}" for s in said.rows if not said.text]
+        counts = [f"{s.count} {s.table if s.count != 1 else s.table[:-1]}" for s in said.rows if not said.text]
         counts += [f"{n} {name}" for name, n in said.figures.items()]
         text = said.text or ", ".join(counts) or " ".join(filter(None, (said.owner, said.canary)))
         found.append(Happened(seq, moment(at), kind, text, digest.hex()))

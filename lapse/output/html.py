@@ -196,7 +196,8 @@ def _blocks(ledger: Ledger, select: Select) -> Iterator[Block]:
     rows = (_row(ledger, key) for key in ledger.keys(select))
     start = 0
     while taken := list(islice(rows, BLOCK)):
-        yield Block(f"Keys {start + 1:,} to {start + len(taken):,}", taken)
+        label = f"Keys {start + 1:,} to {start + len(taken):,}" if len(taken) > 1 else f"Key {start + 1:,}"
+        yield Block(label, taken)
         start += len(taken)
 
 

@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from lapse.ledger import LedgerError
-from lapse.web import api, hooks, pages, runs
+from lapse.web import api, hooks, oidc, pages, runs
 from lapse.web.guard import LOOPBACK, Guard
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def application(house: House) -> Starlette:
     get, post = ["GET"], ["POST"]
     routes = [
         Route("/login", pages.login, methods=get),
+        Route("/login/oidc", oidc.begin, methods=get),
+        Route("/login/oidc/done", oidc.done, methods=get),
         Route("/logout", pages.logout, methods=post),
         Route("/", pages.now, methods=get),
         Route("/keys", pages.keys, methods=get),
@@ -61,6 +63,7 @@ def application(house: House) -> Starlette:
     made.state.house = house
     made.state.watch = runs.Watch(house)
     made.state.said = {}
+    made.state.oidc = oidc.Oidc(house.serve.oidc)
     return made
 
 

@@ -19,7 +19,7 @@ from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1
 from lapse.output.console import plural
 from lapse.web.access import COOKIE
-from lapse.web.guard import form, need
+from lapse.web.guard import LOOPBACK, form, need
 from lapse.web.settings import Role
 from playbooks.journal import Status
 from verifier.model import Dead, Live
@@ -91,7 +91,8 @@ def login(request: Request) -> Response:
 
 def set_cookie(request: Request, reply: Response, cookie: str) -> None:
     """Give a browser its session: not for scripts, not for other sites, only over TLS where there is TLS."""
-    secure = request.url.scheme == "https"
+    host = request.url.hostname or ""
+    secure = request.url.scheme == "https" or host not in {h.strip("[]") for h in LOOPBACK}
     reply.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure, path="/")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,7 @@ from lapse.web.house import House
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))  # `desk`: the command line in its own process
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""`lapse watch RUN`: a rotation as it happens. `lapse completion SHELL`: what a shell completes our words by."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lapse.commands.setup import Setup
+from lapse.exits import Exit, Stop
+from lapse.output.console import out, safe, say
+from lapse.rotation import Desk, said_plainly, verdict_of
+from playbooks.journal import Status, What
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playbooks.journal import Entry
+
+POLL = 0.3
+"""Seconds between two looks at the journal."""
+
+SHELLS = ("bash", "fish", "zsh")
+_QUIET = frozenset({What.NOTE, What.CLAIMED})
+
+
+def run(name: str, config: Path | None) -> Exit:
+    """Print a run's journal and what is added to it, until the run ends or stops. It changes nothing.
+
+    Exit 0 once the old key is proven dead or everything is as before, 13 where it stopped part-way.
+    """
+    with Setup.of(config).ledger() as ledger, said_plainly():
+        desk = Desk(Setup.of(config), ledger)
+        rotation = ledger.rotations.resolve(name)
+        state = desk.engine.state(rotation)
+        plan = state.plan
+        say(
+            f"{plan.short}: {plan.mode} rotation by {plan.playbook}, started by {safe(state.by)}; Ctrl-C stops watching"
+        )
+        seen, waited = 0, ""
+        try:
+            while True:
+                for entry in state.entries:
+                    if entry.seq > seen and entry.what not in _QUIET:
+                        out(_line(entry))
+                seen = state.last.seq
+                text, code = verdict_of(state)
+                if state.status in {Status.ENDED, Status.STOPPED}:
+                    say(safe(text))
+                    return code
+                if state.status is Status.WAITING and text != waited:
+                    waited = text
+                    say(safe(text))
+                time.sleep(POLL)
+                state = desk.engine.state(rotation)
+        except KeyboardInterrupt:
+            return Exit.INTERRUPTED
+
+
+def _line(e: Entry) -> str:
+    text = f"  {safe(e.text)}" if e.text else ""
+    return f"{e.at:%Y-%m-%d %H:%M:%S}  {e.step or 'run':<12} {e.what:<11}{text}".rstrip()
+
+
+def completion(shell: str) -> Exit:
+    """Print the completion script of a shell."""
+    from typer._completion_shared import get_completion_script  # noqa: PLC0415  # only here
+
+    if shell not in SHELLS:
+        raise Stop(f"no completion for {shell}; there is one for {', '.join(SHELLS)}", Exit.USAGE)
+    out(get_completion_script(prog_name="lapse", complete_var="_LAPSE_COMPLETE", shell=shell))
+    return Exit.OK
