@@ -6,18 +6,19 @@ import math
 import re
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from lapse.exits import Exit, Stop
 from lapse.ledger.model import Select, State, Told, Turn
-from lapse.policy import Subject, subject
+from lapse.policy import Subject, subjects
 from lapse.sections import DURATION, Duration
-from verifier.model import Dead, Live
+from verifier.model import CredentialID, Dead, Live
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lapse.config import Config
     from lapse.ledger import Ledger
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 NO_NAMESPACE = "no image"
 _LISTS = ("new", "died", "unproven", "revived", "still_live", "removed", "breaches")
+PAGE = 500
 LOOK_BACK = timedelta(days=30)
 """How long before the time in question a key may have been refused first that was proven dead within it."""
 
@@ -52,7 +54,7 @@ class KeyDelta(Struct, frozen=True):
     confirmed: bool = False
     removed_from_source: bool = False
     limit_days: float | None = None
-    id: str = ""
+    id: CredentialID = CredentialID("")
 
 
 class Figures(Struct, frozen=True):
@@ -174,7 +176,7 @@ class _Differ:
             if turned.at <= self._now and turned.turn is not Turn.FOUND_DEAD:
                 turns[turned.id].append(turned)
         ids = tuple(mine[0].id for mine in turns.values())
-        for key in self._ledger.keys(Select(ids=ids)):
+        for key in self._with_subjects(self._ledger.keys(Select(ids=ids))):
             mine = turns[key.id]
             first = next((t for t in mine if t.turn is Turn.FOUND_LIVE and t.at >= self._begin), None)
             if first is not None:
@@ -202,9 +204,9 @@ class _Differ:
 
     def _living(self) -> None:
         new = {d.id for d in self._lists["new"]}
-        for key in self._ledger.keys(Select(states=frozenset({State.LIVE}))):
+        for key in self._with_subjects(self._ledger.keys(Select(states=frozenset({State.LIVE})))):
             at = key.last_live or key.first_seen
-            about = self._subject(key)
+            about = self._subjects[key.id]
             if key.id not in new:
                 self._add("still_live", key, at)
             if key.removed_from_source:
@@ -213,13 +215,16 @@ class _Differ:
             if about.age > limit:
                 self._add("breaches", key, at, limit)
 
-    def _subject(self, key: Key) -> Subject:
-        if key.id not in self._subjects:
-            self._subjects[key.id] = subject(self._ledger, self._catalogue, self._owners, key, self._now)
-        return self._subjects[key.id]
+    def _with_subjects(self, keys: Iterator[Key]) -> Iterator[Key]:
+        """Pass keys on, a page at a time, once what policy looks at is gathered of each."""
+        while page := list(islice(keys, PAGE)):
+            fresh = [k for k in page if k.id not in self._subjects]
+            for about in subjects(self._ledger, self._catalogue, self._owners, fresh, self._now):
+                self._subjects[about.id] = about
+            yield from page
 
     def _add(self, name: str, key: Key, at: datetime, limit: timedelta | None = None) -> None:
-        about = self._subject(key)
+        about = self._subjects[key.id]
         until = key.dead_since or self._now
         self._lists[name].append(
             KeyDelta(

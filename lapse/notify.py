@@ -17,7 +17,6 @@ from msgspec import Struct
 from lapse.diff import KeyDelta
 from lapse.exits import Exit, Stop
 from lapse.ledger.chain import EventKind
-from lapse.ledger.model import Noted, Told
 from lapse.nightly.web import Trouble, post
 from lapse.output.console import safe
 from lapse.references import resolve
@@ -35,7 +34,7 @@ State: TypeAlias = Literal["revived", "live", "removed", "breach", "died", "tick
 DETAIL = "told"
 """The field of a ledger note that says which state of its keys was told."""
 
-_HEADS: Mapping[str, str] = {
+_HEADS: Mapping[State, str] = {
     "revived": "BACK FROM THE DEAD: proven dead before, works again",
     "live": "LIVE",
     "removed": "REMOVED FROM SOURCE, NEVER REVOKED",
@@ -80,22 +79,19 @@ def by_apprise(address: str, title: str, body: str, *, urgent: bool) -> bool:
         return bool(box.notify(body=body, title=title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT))
 
 
-def told(ledger: Ledger, name: CredentialID) -> frozenset[str]:
-    """Return which states of a key were told since it last turned (died, revived, was first found)."""
-    states: set[str] = set()
-    for event in ledger.story(name):
-        if isinstance(event, Told) and event.turn is not None:
-            states.clear()
-        elif isinstance(event, Noted) and DETAIL in event.detail:
-            states.add(event.detail[DETAIL])
-    return frozenset(states | ({"live"} if "revived" in states else set()))
+def told(ledger: Ledger, names: Sequence[CredentialID]) -> dict[str, frozenset[str]]:
+    """Return, by id, which states of each key were told since it last turned (died, revived, was first found)."""
+    found: dict[str, frozenset[str]] = {}
+    for name, _, notes in ledger.remarks(names):
+        states = {n.detail[DETAIL] for n in notes if DETAIL in n.detail}
+        found[name] = frozenset(states | ({"live"} if "revived" in states else set()))
+    return found
 
 
-def note(ledger: Ledger, state: State, ids: Sequence[str], text: str, **more: str) -> None:
+def note(ledger: Ledger, state: State, ids: Sequence[CredentialID], text: str, **more: str) -> None:
     """Record that a state of these keys was told."""
     if ids:
-        names: list[CredentialID] = [i for i in ids]  # type: ignore[misc]  # noqa: C416  # KeyDelta.id is one
-        ledger.note(EventKind.NOTE, text, names, {DETAIL: state, **more})
+        ledger.note(EventKind.NOTE, text, ids, {DETAIL: state, **more})
 
 
 class Notifier:
@@ -117,15 +113,9 @@ class Notifier:
 
     def fresh(self, ledger: Ledger, items: Iterable[Item]) -> list[Item]:
         """Leave out what was told before."""
-        known: dict[str, frozenset[str]] = {}
-        found = []
-        for item in items:
-            name = item.key.id
-            if name not in known:
-                known[name] = told(ledger, name)  # type: ignore[arg-type]  # a CredentialID as text
-            if item.state not in known[name]:
-                found.append(item)
-        return found
+        listed = list(items)
+        known = told(ledger, list(dict.fromkeys(i.key.id for i in listed)))
+        return [i for i in listed if i.state not in known[i.key.id]]
 
     def tell(self, ledger: Ledger, items: Iterable[Item], alarms: Sequence[str], counts: str) -> int:
         """Send what is new, and record it; return how many keys' states were told. No news, no message."""
@@ -143,7 +133,7 @@ class Notifier:
                 reached |= {(i.state, i.key.id) for i in mine}
         for state in _HEADS:
             ids = list(dict.fromkeys(i.key.id for i in news if i.state == state and (state, i.key.id) in reached))
-            note(ledger, state, ids, f"told: {state}")  # type: ignore[arg-type]  # the heads are states
+            note(ledger, state, ids, f"told: {state}")
         return len(reached)
 
     def _deliver(self, addresses: Mapping[str, str], items: Sequence[Item], alarms: Sequence[str], counts: str) -> bool:

@@ -14,10 +14,10 @@ from msgspec import Struct
 from lapse.ledger.model import Canary, Owner
 from lapse.owners import Owned, namespace
 from lapse.sections import Act, Exposure, PolicyRule, Privileges, Verdicts
-from verifier.model import Live, Visibility
+from verifier.model import CredentialID, Live, Visibility
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lapse.ledger import Ledger
     from lapse.ledger.model import Key
@@ -32,7 +32,7 @@ PLACES = 500
 class Subject(Struct, frozen=True):
     """What policy and figures look at in a key. `verdict` is what is known, not only what was said last night."""
 
-    id: str
+    id: CredentialID
     short: str
     provider: str
     vendor: str
@@ -105,7 +105,21 @@ class OnPaper:
 
 def subject(ledger: Ledger, catalogue: Catalogue, owners: Owners, key: Key, now: datetime) -> Subject:
     """Gather what is known of a key."""
-    found = [f.place for _, f in zip(range(PLACES), ledger.places(key.id), strict=False)]
+    return next(subjects(ledger, catalogue, owners, [key], now))
+
+
+def subjects(
+    ledger: Ledger, catalogue: Catalogue, owners: Owners, keys: Sequence[Key], now: datetime
+) -> Iterator[Subject]:
+    """Gather what is known of many keys, in their order; the places of all are read together."""
+    found: dict[str, list[Place]] = {key.id: [] for key in keys}
+    for name, seen in ledger.places_of([key.id for key in keys], PLACES):
+        found[name].append(seen.place)
+    for key in keys:
+        yield _subject(catalogue, owners, key, found[key.id], now)
+
+
+def _subject(catalogue: Catalogue, owners: Owners, key: Key, found: Sequence[Place], now: datetime) -> Subject:
     identity = key.known.identity if isinstance(key.known, Live) else None
     names = (identity.principal, identity.account, identity.organisation) if identity else ()
     image = next((p.image for p in found if p.image is not None), None)

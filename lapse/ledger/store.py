@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from lapse.ledger.model import Found, Key, Status, Story, Turned
+    from lapse.ledger.model import Found, Key, Noted, Status, Story, Turned
     from verifier.model import Credential, Finding
     from verifier.ports import Due, Fallen, Judged
 
@@ -333,6 +333,16 @@ class Ledger:
     def places(self, name: CredentialID) -> Iterator[Found]:
         """Yield where a key was found, removed places included."""
         return views.places(self._db, name)
+
+    def places_of(self, names: Sequence[CredentialID], most: int = 500) -> Iterator[tuple[CredentialID, Found]]:
+        """Yield the first `most` places of each of many keys, in a few queries."""
+        return views.places_of(self._db, names, most)
+
+    def remarks(
+        self, names: Sequence[CredentialID]
+    ) -> Iterator[tuple[CredentialID, datetime | None, tuple[Noted, ...]]]:
+        """Yield when each of many keys last turned, and the notes about it since."""
+        return views.remarks(self._db, names)
 
     def story(self, name: CredentialID) -> list[Story]:
         """Return what happened to a key, oldest first."""

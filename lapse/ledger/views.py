@@ -41,7 +41,7 @@ from verifier.model import (
 from verifier.ports import Fallen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from lapse.ledger.db import Database
@@ -220,15 +220,20 @@ def number_of(db: Database, name: CredentialID) -> int:
     return int(found)
 
 
+_FOUND = (
+    "f.id, h.source, h.repository, h.registry, h.namespace, h.name, h.tag, h.digest, h.layer, h.fate,"
+    " h.visibility, f.path, f.line, f.col, f.revision, f.author, f.url, r.scanner, r.rule, f.claimed, f.seen_at,"
+    " a.at, z.at, f.removed"
+)
+_JOINS = (
+    " JOIN holders h ON h.id = f.holder JOIN rules r ON r.id = f.rule"
+    " JOIN scans a ON a.id = f.scan JOIN scans z ON z.id = f.last_scan"
+)
+
+
 def places(db: Database, name: CredentialID) -> Iterator[Found]:
     """Yield where a credential was found, as first seen, removed places included."""
-    sql = (
-        "SELECT f.id, h.source, h.repository, h.registry, h.namespace, h.name, h.tag, h.digest, h.layer, h.fate,"
-        " h.visibility, f.path, f.line, f.col, f.revision, f.author, f.url, r.scanner, r.rule, f.claimed, f.seen_at,"
-        " a.at, z.at, f.removed FROM findings f JOIN holders h ON h.id = f.holder JOIN rules r ON r.id = f.rule"
-        " JOIN scans a ON a.id = f.scan JOIN scans z ON z.id = f.last_scan"
-        " WHERE f.credential = ? AND f.id > ? ORDER BY f.id LIMIT ?"
-    )
+    sql = f"SELECT {_FOUND} FROM findings f{_JOINS} WHERE f.credential = ? AND f.id > ? ORDER BY f.id LIMIT ?"  # noqa: S608
     number, after = number_of(db, name), 0
     while True:
         with db.read() as connection:
@@ -238,6 +243,48 @@ def places(db: Database, name: CredentialID) -> Iterator[Found]:
         if len(rows) < _PAGE:
             return
         after = rows[-1][0]
+
+
+def places_of(db: Database, names: Sequence[CredentialID], most: int) -> Iterator[tuple[CredentialID, Found]]:
+    """Yield where each of these credentials was found, its first `most` places: a few queries for all of them."""
+    inner = (
+        "SELECT f.*, c.hash, row_number() OVER (PARTITION BY f.credential ORDER BY f.id) AS nth"
+        " FROM credentials c JOIN findings f ON f.credential = c.id WHERE c.hash IN ({marks})"
+    )
+    for start in range(0, len(names), _PAGE):
+        wanted = {bytes.fromhex(name.rpartition("-")[2]): name for name in names[start : start + _PAGE]}
+        marks = ",".join("?" * len(wanted))
+        sql = f"SELECT f.hash, {_FOUND} FROM ({inner.format(marks=marks)}) f{_JOINS} WHERE f.nth <= ? ORDER BY f.id"  # noqa: S608
+        with db.read() as connection:
+            rows = connection.exec_driver_sql(sql, (*wanted, most)).fetchall()
+        for row in rows:
+            yield wanted[bytes(row[0])], _found(tuple(row[1:]))
+
+
+def remarks(
+    db: Database, names: Sequence[CredentialID]
+) -> Iterator[tuple[CredentialID, datetime | None, tuple[Noted, ...]]]:
+    """Yield, of each of these credentials, when it last turned and the notes about it since, oldest first."""
+    for start in range(0, len(names), _PAGE):
+        wanted = {bytes.fromhex(name.rpartition("-")[2]): name for name in names[start : start + _PAGE]}
+        where = f"c.hash IN ({','.join('?' * len(wanted))})"
+        turned = (
+            "SELECT c.hash, max(v.at) FROM credentials c JOIN verdicts v ON v.credential = c.id"  # noqa: S608
+            f" WHERE {where} AND v.turn IS NOT NULL GROUP BY c.hash"
+        )
+        noted = (
+            "SELECT c.hash, e.at, e.kind, e.payload FROM credentials c JOIN mentions m ON m.credential = c.id"  # noqa: S608
+            f" JOIN events e ON e.seq = m.seq WHERE {where} AND e.kind = 'note' ORDER BY e.seq"
+        )
+        with db.read() as connection:
+            turns = {bytes(h): int(at) for h, at in connection.exec_driver_sql(turned, tuple(wanted))}
+            notes: dict[bytes, list[Noted]] = {}
+            for digest, at, kind, payload in connection.exec_driver_sql(noted, tuple(wanted)):
+                if at >= turns.get(bytes(digest), 0):
+                    said = read_payload(payload)
+                    notes.setdefault(bytes(digest), []).append(Noted(moment(at), kind, said.text, dict(said.detail)))
+        for digest, name in wanted.items():
+            yield name, moment_or_none(turns.get(digest)), tuple(notes.get(digest, ()))
 
 
 def _found(row: tuple[Any, ...]) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from lapse.ledger.model import Select, State
 from lapse.nightly.web import Trouble
 from lapse.notify import note, told, tracker
 from lapse.output.console import safe
-from lapse.policy import OnPaper, decide, proposal, subject
+from lapse.policy import OnPaper, decide, proposal, subjects
 from lapse.sections import Act
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from lapse.owners import Owners
     from lapse.policy import Decision, Rotation, Subject
     from verifier.catalogue import Catalogue
-    from verifier.model import CredentialID
+
+
+PAGE = 500
 
 
 class Acted(Struct, frozen=True):
@@ -74,7 +77,7 @@ class Actor:
                 return Acted(about.short, "notify", rule, held, id=about.id) if held else None
 
     def _ticket(self, about: Subject, rule: str) -> Acted | None:
-        if "ticket" in told(self._ledger, _id(about)):
+        if "ticket" in told(self._ledger, [about.id])[about.id]:
             return Acted(about.short, "ticket", rule, "has its issue", again=True, id=about.id)
         if self._tracker is None:
             self._fail('policy wants a ticket, and [notify.ticket] names no tracker; set kind = "jira" or "github"')
@@ -92,7 +95,7 @@ class Actor:
         wanted = proposal(decision, about)
         if wanted is None:
             return None
-        if "proposed" in told(self._ledger, _id(about)):
+        if "proposed" in told(self._ledger, [about.id])[about.id]:
             return Acted(about.short, "rotate", rule, f"proposed before: {wanted.command}", again=True, id=about.id)
         said = self._rotation.propose(wanted)
         note(self._ledger, "proposed", [about.id], said, rule=rule, command=wanted.command)
@@ -114,9 +117,9 @@ def considered(
     """Yield what policy looks at: live keys and what turned (`known`), and undecided ones where a rule names them."""
     yield from list(known.values())
     if "undecided" in wants:
-        for key in ledger.keys(Select(states=frozenset({State.UNDECIDED}))):
-            if key.id not in known:
-                yield subject(ledger, catalogue, owners, key, now)
+        keys = ledger.keys(Select(states=frozenset({State.UNDECIDED})))
+        while page := list(islice(keys, PAGE)):
+            yield from subjects(ledger, catalogue, owners, [k for k in page if k.id not in known], now)
 
 
 def body(about: Subject, rule: str) -> str:
@@ -135,7 +138,3 @@ def body(about: Subject, rule: str) -> str:
     }
     told = "\n".join(f"{name}: {safe(value)}" for name, value in facts.items())
     return f"{told}\n\nIts story: lapse show {about.short}\nIts replacement: lapse rotate {about.short}\n"
-
-
-def _id(about: Subject) -> CredentialID:
-    return about.id  # type: ignore[return-value]  # a CredentialID as text

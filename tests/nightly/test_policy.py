@@ -13,7 +13,7 @@ from lapse.exits import Exit, Stop
 from lapse.owners import Owned
 from lapse.policy import OnPaper, Subject, decide, exposure, proposal
 from lapse.sections import Duration, PolicyRule
-from verifier.model import Place, SourceKind, Visibility
+from verifier.model import CredentialID, Place, SourceKind, Visibility
 
 if TYPE_CHECKING:
     from night import Folder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lapse.sandbox.saas import Saas
 
 KEY = Subject(
-    id="aws-" + "0" * 32,
+    id=CredentialID("aws-" + "0" * 32),
     short="aws-000000",
     provider="aws_akia",
     vendor="aws",
