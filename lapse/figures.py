@@ -230,10 +230,7 @@ _NAMES_SQL = (
     " FROM states s JOIN findings f ON f.credential = s.credential JOIN holders h ON h.id = f.holder"
     " WHERE s.known = 'live' GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
 )
-_TURNS_SQL = (
-    "SELECT date(at / 1000000, 'unixepoch'), turn, count(*) FROM verdicts"
-    " WHERE turn IS NOT NULL AND at >= ? GROUP BY 1, 2"
-)
+_TURNS_SQL = "SELECT at / 86400000000, turn, count(*) FROM verdicts WHERE turn IS NOT NULL AND at >= ? GROUP BY 1, 2"
 
 
 def _ages(micros: Iterable[int]) -> tuple[tuple[str, int], ...]:
@@ -284,7 +281,8 @@ def _providers(rows: Sequence[Any]) -> tuple[ProviderFigure, ...]:
 
 def _days(now: datetime, rows: Sequence[Any]) -> tuple[Day, ...]:
     counts: dict[str, dict[str, int]] = {f"{now - n * DAY:%Y-%m-%d}": {} for n in range(DAYS - 1, -1, -1)}
-    for day, turn, n in rows:
+    for number, turn, n in rows:
+        day = f"{datetime.fromtimestamp(number * 86_400, UTC):%Y-%m-%d}"
         if day in counts:
             counts[day][turn] = n
     return tuple(Day(day, c.get("found-live", 0), c.get("died", 0), c.get("revived", 0)) for day, c in counts.items())
@@ -355,12 +353,11 @@ def _search(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection
     holders = f"SELECT id FROM holders WHERE {whole} LIKE ? ESCAPE '\\'"  # noqa: S608
     sql = f"SELECT DISTINCT credential FROM findings WHERE holder IN ({holders}) LIMIT ?"  # noqa: S608
     found = list(ask(sql, (like, FOUND)).scalars())
+    live = f"SELECT credential, known_id FROM states WHERE {URGENCY} < {_WIDTH * _RANGES[Group.LIVE][1]}"  # noqa: S608
     sql = (
-        "SELECT s.credential FROM states s JOIN verdicts v ON v.id = s.known_id"
-        " WHERE s.known = 'live' AND v.identity LIKE ? ESCAPE '\\' LIMIT ?"
+        f"SELECT s.credential FROM ({live}) s JOIN verdicts v ON v.id = s.known_id"  # noqa: S608
+        " WHERE v.identity LIKE ? ESCAPE '\\' LIMIT ?"
     )
-    found += ask(sql, (like, FOUND)).scalars()
-    sql = "SELECT id FROM credentials WHERE provider LIKE ? ESCAPE '\\' LIMIT ?"
     found += ask(sql, (like, FOUND)).scalars()
     return list(dict.fromkeys(found))[:FOUND]
 

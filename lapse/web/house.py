@@ -41,7 +41,8 @@ WEEK = timedelta(days=7)
 class Kept(Generic[T]):
     """A value that costs time: the first asker may wait a little, all others get what there is.
 
-    Made anew in the background when `mark` changed and it is older than `fresh` seconds.
+    Made anew in the background when `mark` changed and it is older than `fresh` seconds, and than ten times what making
+    it took: a large ledger that changes all the time is not counted all the time.
     """
 
     def __init__(
@@ -53,23 +54,24 @@ class Kept(Generic[T]):
         self._first = threading.Event()
         self._value: T | None = None
         self._made_of: object = None
-        self._at = 0.0
-        self._busy = False
+        self._at, self._pause = 0.0, fresh
+        self._busy = self._slow = False
         self.trouble = ""
 
     def get(self, wait: float = 0.0) -> T | None:
-        """Return what there is, None while there is nothing yet; wait for the first one up to so many seconds."""
+        """Return what there is, None while there is nothing yet; the first asker waits up to so many seconds."""
         mark = self._mark()
         with self._lock:
-            old = not self._first.is_set() or (mark != self._made_of and time.monotonic() - self._at > self._fresh)
+            old = not self._first.is_set() or (mark != self._made_of and time.monotonic() - self._at > self._pause)
             if old and not self._busy:
                 self._busy = True
                 self._pool.submit(self._renew, mark)
-        if wait and not self._first.is_set():
-            self._first.wait(wait)
+        if wait and not self._slow:
+            self._slow = not self._first.wait(wait)
         return self._value
 
     def _renew(self, mark: object) -> None:
+        began = time.monotonic()
         try:
             self._value, self.trouble = self._make(), ""
             self._made_of = mark
@@ -78,6 +80,7 @@ class Kept(Generic[T]):
         finally:
             with self._lock:
                 self._at, self._busy = time.monotonic(), False
+                self._pause = max(self._fresh, 10 * (self._at - began))
             self._first.set()
 
 

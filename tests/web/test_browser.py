@@ -52,7 +52,7 @@ def _lacking(what: str) -> NoReturn:
     pytest.skip(f"{what}; install it to run this test")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: Playwright's loop would be in the way of asynchronous tests
 def chromium() -> Iterator[Browser]:
     """Start Chromium once."""
     if not Path(CHROMIUM).exists():
