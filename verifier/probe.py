@@ -45,9 +45,22 @@ async def probe(catalogue: Catalogue, credential: Credential, door: Door, base_u
     missing = [p for p in kind.parts if p not in credential.parts and not (base_url and _addresses(kind, p))]
     if missing:
         return Undecided(Doubt.INCOMPLETE, note=f"needs {' and '.join(missing)}, which the report does not hold")
+    if not all(_is_text(v.reveal()) for v in credential.parts.values()):
+        return Undecided(Doubt.INCOMPLETE, note="the key holds half characters: it was cut out badly")
     if isinstance(kind.probe, Probe):
         return await _http(kind, kind.probe, catalogue.judge(kind), credential, door, base_url)
     return await catalogue.prober(kind).probe(kind, credential, door, base_url=base_url)
+
+
+def _is_text(value: str) -> bool:
+    """Whether `value` can be written in UTF-8: half a surrogate pair cannot."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _addresses(kind: Kind, part: str) -> bool:

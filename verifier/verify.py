@@ -123,6 +123,7 @@ class _Run:
         self.doubter = Doubter(terms.patience, fallen)
         self._same_id: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._alarmed: set[str] = set()
+        self._defects: dict[str, Exception] = {}
 
     async def all(self, due: Mapping[str, Iterable[Due]]) -> None:
         """Work on every vendor at once; the kinds of one vendor share its second look."""
@@ -132,6 +133,8 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for vendor, kinds in vendors.items():
                 group.create_task(self._vendor(vendor, kinds))
+        if self._defects:
+            raise ExceptionGroup("providers with a mistake in them", list(self._defects.values()))
 
     async def _vendor(self, vendor: str, kinds: Mapping[str, Iterable[Due]]) -> None:
         fresh: list[_Fresh] = []
@@ -209,6 +212,14 @@ class _Run:
         return max(self.terms.patience.confirm_after, (kind and kind.confirm_after) or 0.0)
 
     async def _look(self, item: Due) -> Verdict:
+        """Return a verdict; a mistake in a provider is raised when all others are done: one odd key stops nobody."""
+        try:
+            return await self._asked(item)
+        except Exception as e:  # noqa: BLE001  # see `all`
+            self._defects.setdefault(item.credential.provider, e)
+            return Undecided(Doubt.UNSUPPORTED, note="a mistake in its provider's code kept it from being judged")
+
+    async def _asked(self, item: Due) -> Verdict:
         """Return a verdict, without a call where none is needed or allowed."""
         credential = item.credential
         kind = self.catalogue.get(credential.provider)

@@ -295,6 +295,30 @@ async def test_a_defect_in_a_provider_is_not_swallowed() -> None:
         await run(Broken(), [due(1)], QUICK)
 
 
+async def test_a_key_that_breaks_its_provider_stops_nobody_else() -> None:
+    class Brittle(World):
+        async def send(self, request: Request) -> Reply | Trouble:
+            if key(3) in request.headers["Authorization"].reveal():
+                raise ZeroDivisionError(request.shown)
+            return await super().send(request)
+
+    seen: dict[str, list[object]] = {}
+
+    async def all_of_them() -> None:
+        async for batch in verify({"acme": [due(n) for n in range(20)]}, CATALOGUE, Brittle(live={key(1)}), QUICK):
+            for event in batch:
+                assert isinstance(event, Judged)
+                seen.setdefault(event.id, []).append(event.verdict)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await all_of_them()
+    assert len(raised.value.exceptions) == 1
+    assert len(seen) == 20
+    (odd,) = seen[due(3).credential.id]
+    assert isinstance(odd, Undecided)
+    assert sum(isinstance(v[-1], Dead) and v[-1].confirmed for v in seen.values()) == 18
+
+
 @pytest.mark.parametrize(
     ("host", "base", "dead"),
     [

@@ -244,7 +244,10 @@ def sign(key: KeyFile, now: int) -> str | None:
     except (ValueError, TypeError):
         return None
     claims = {"iss": key.client_email, "scope": _SCOPE, "aud": _TOKEN, "iat": now, "exp": now + _MINUTES}
-    return str(jwt.encode(signer, claims).decode())  # type: ignore[no-untyped-call]  # so published
+    try:
+        return str(jwt.encode(signer, claims).decode())  # type: ignore[no-untyped-call]  # so published
+    except TypeError:  # the file holds a key that is not RSA
+        return None
 
 
 def identity(key: KeyFile) -> Identity:
