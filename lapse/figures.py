@@ -389,6 +389,24 @@ def _where(  # noqa: PLR0917  # the columns of a row
     return f"{holder} {path or ''}{f':{line}' if line else ''}".strip()
 
 
+def first_places(db: Database, names: Sequence[CredentialID], most: int) -> dict[CredentialID, list[str]]:
+    """Return the first `most` places of each of these keys in words; a few hundred keys at a time at best."""
+    digests = [bytes.fromhex(name.rpartition("-")[2]) for name in names]
+    marks = ",".join("?" * len(digests))
+    sql = (
+        "SELECT c.vendor, c.hash, f.removed, h.layer, h.source, h.repository, h.registry, h.namespace, h.name, h.tag,"  # noqa: S608
+        " f.path, f.line FROM credentials c JOIN findings f"
+        " ON f.id IN (SELECT id FROM findings WHERE credential = c.id LIMIT ?)"
+        f" JOIN holders h ON h.id = f.holder WHERE c.hash IN ({marks}) ORDER BY f.id"
+    )
+    found: dict[CredentialID, list[str]] = {}
+    with db.read() as connection:
+        for vendor, digest, removed, layer, *place in connection.exec_driver_sql(sql, (most, *digests)):
+            text = _where(*place) + (f" layer {layer[:19]}" if layer else "") + (" (gone)" if removed else "")
+            found.setdefault(CredentialID(f"{vendor}-{digest.hex()}"), []).append(text)
+    return found
+
+
 class Job(Struct, frozen=True):
     """One verification run of the ledger."""
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from lapse import __version__
-from lapse.figures import Figures, Group, figures
+from lapse.figures import Figures, Group, figures, first_places
 from lapse.ledger.db import Database
 from lapse.ledger.model import Key, Order, Select, State
 from lapse.output import charts, jsonv1, listing
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from lapse.ledger import Found, Ledger, Status
+    from lapse.ledger import Ledger, Status
 
 BLOCK = 500
 """Rows of one closed block."""
@@ -87,21 +87,21 @@ def write(ledger: Ledger, out: TextIO) -> None:
     database = Database(ledger.path)
     try:
         f = figures(ledger, database)
+        stream = (
+            environment()
+            .get_template("report.html")
+            .stream(
+                f=f,
+                headline=headline(f.status),
+                style=Markup(style()),  # noqa: S704  # our own style sheet
+                sections=_sections(ledger, database),
+                version=__version__,
+            )
+        )
+        stream.enable_buffering(_BUFFER)
+        out.writelines(stream)
     finally:
         database.close()
-    stream = (
-        environment()
-        .get_template("report.html")
-        .stream(
-            f=f,
-            headline=headline(f.status),
-            style=Markup(style()),  # noqa: S704  # our own style sheet
-            sections=_sections(ledger),
-            version=__version__,
-        )
-    )
-    stream.enable_buffering(_BUFFER)
-    out.writelines(stream)
 
 
 def style() -> str:
@@ -186,29 +186,21 @@ def drawn(f: Figures) -> list[Markup]:
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sections(ledger: Ledger) -> Iterator[Section]:
+def _sections(ledger: Ledger, database: Database) -> Iterator[Section]:
     for n, (title, says, select) in enumerate(_SECTIONS):
-        yield Section(title, says, n < 2, _blocks(ledger, select))  # noqa: PLR2004  # what is live is open
+        yield Section(title, says, n < 2, _blocks(ledger, database, select))  # noqa: PLR2004  # what is live is open
 
 
-def _blocks(ledger: Ledger, select: Select) -> Iterator[Block]:
-    """Yield blocks. A template takes a block's rows before it asks for the next one."""
-    rows = (_row(ledger, key) for key in ledger.keys(select))
-    start = 0
-    while taken := list(islice(rows, BLOCK)):
-        label = f"Keys {start + 1:,} to {start + len(taken):,}" if len(taken) > 1 else f"Key {start + 1:,}"
-        yield Block(label, taken)
-        start += len(taken)
+def _blocks(ledger: Ledger, database: Database, select: Select) -> Iterator[Block]:
+    """Yield blocks: a block's places are read at once."""
+    keys, start = ledger.keys(select), 0
+    while taken := list(islice(keys, BLOCK)):
+        places = first_places(database, [k.id for k in taken], PLACES)
+        rows = [_row(key, places.get(key.id, [])) for key in taken]
+        yield Block(f"Keys {start + 1:,} to {start + len(rows):,}" if len(rows) > 1 else f"Key {start + 1:,}", rows)
+        start += len(rows)
 
 
-def _row(ledger: Ledger, key: Key) -> Row:
-    shown = tuple(_place(f) for f in islice(ledger.places(key.id), PLACES))
+def _row(key: Key, places: list[str]) -> Row:
+    shown = tuple(safe(text) for text in places)
     return Row(key, shown, max(0, key.findings - len(shown)))
-
-
-def _place(found: Found) -> str:
-    p = found.place
-    holder = p.image.reference if p.image else p.repository or str(p.source)
-    layer = f" layer {p.image.layer[:19]}" if p.image and p.image.layer else ""
-    gone = " (gone)" if found.removed_at else ""
-    return f"{safe(holder)} {safe(p.path)}{f':{p.line}' if p.line else ''}{layer}{gone}".strip()
