@@ -65,6 +65,7 @@ class Terms(Struct, frozen=True):
 Event: TypeAlias = Judged | Alarm
 _PUBLIC = frozenset({"account", "tenant", "host"})
 
+_TICK = 0.001
 BATCH = 500
 """Most events in one yield: what the caller commits in one transaction."""
 
@@ -183,7 +184,8 @@ class _Run:
         limit = asyncio.Semaphore(CONCURRENCY)
         async with asyncio.TaskGroup() as group:
             for f in again:
-                await asyncio.sleep(self._left(f))
+                while left := self._left(f):  # a timer may end a moment early, and a moment too soon confirms nothing
+                    await asyncio.sleep(left + _TICK)
                 group.create_task(self._second_look(vendor, f, limit))
 
     async def _second_look(self, vendor: str, f: _Fresh, limit: asyncio.Semaphore) -> None:

@@ -180,12 +180,23 @@ class _Show:
             return
         command = [found, "scan", ARCHIVE, "--format", "json", "--no-validate", "--no-update-check", "--no-dedup"]
         self._prompt(["kingfisher", *command[1:], "-q", "-o", report], why)
-        done = subprocess.run(  # noqa: S603  # our own words
-            [*command, "-q", "-o", report], cwd=self._folder, env=self._env, check=False, capture_output=True
-        )
+        said, code = self._alone([*command, "-q", "-o", report])
         if not (self._folder / report).exists():
-            last = done.stderr.decode(errors="replace").strip().splitlines()
-            raise Stop(f"kingfisher wrote no report: {last[-1][:200] if last else f'exit code {done.returncode}'}")
+            last = said.strip().splitlines()
+            raise Stop(f"kingfisher wrote no report: {last[-1][:200] if last else f'exit code {code}'}")
+
+    def _alone(self, command: list[str]) -> tuple[str, int]:
+        """Run a program in a session of its own, so that none of its children outlives an interruption."""
+        with subprocess.Popen(  # noqa: S603  # our own words
+            command, cwd=self._folder, env=self._env, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ) as run:  # fmt: skip
+            try:
+                _, said = run.communicate()
+            except BaseException:
+                os.killpg(run.pid, signal.SIGKILL)
+                raise
+        return said.decode(errors="replace"), run.returncode
 
     def _lapse(self, *words: str) -> None:
         self._prompt(["lapse", *words])

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,6 +177,9 @@ def test_interrupted_it_stops_everything(scratch: Path, number: signal.Signals) 
     assert run.returncode == 130, rest
     assert "everything that was started is stopped" in rest
     assert "Traceback" not in rest
+    end = time.monotonic() + 5
+    while processes(scratch) and time.monotonic() < end:  # the kernel takes a moment to take the killed away
+        time.sleep(0.05)
     assert processes(scratch) == []
     assert [p.name for p in scratch.iterdir() if p.name.startswith("lapse-sandbox-")] == []
 

@@ -344,3 +344,10 @@ async def test_an_override_does_not_kill_what_names_another_host(host: str | Non
     assert isinstance(verdicts[-1], Dead if dead else Undecided)
     alive, _ = await run(World(live={key(1)}), [one], replace(QUICK, base_urls={"acme": base}))
     assert list(lives(alive))
+
+
+async def test_a_timer_that_ends_early_does_not_spoil_the_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = asyncio.sleep
+    monkeypatch.setattr("verifier.verify.asyncio.sleep", lambda seconds: sleep(seconds * 0.9))
+    said, _ = await run(World(), [due(n) for n in range(5)], QUICK)
+    assert len(confirmed(said)) == 5
