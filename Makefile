@@ -26,7 +26,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/lapse demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered --cov-report=xml -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=verifier --cov-report=term:skip-covered -q
 	$(BIN)/python -m coverage report --include='verifier/*' --fail-under=95 --format=total
 
 lint: $(VENV)/.ready

@@ -184,7 +184,8 @@ class _Run:
         limit = asyncio.Semaphore(CONCURRENCY)
         async with asyncio.TaskGroup() as group:
             for f in again:
-                while left := self._left(f):  # a timer may end a moment early, and a moment too soon confirms nothing
+                # A timer may end a moment early, and a moment too soon confirms nothing.
+                while left := self._left(f):  # noqa: ASYNC110  # it waits for a clock, not for an event
                     await asyncio.sleep(left + _TICK)
                 group.create_task(self._second_look(vendor, f, limit))
 

@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
