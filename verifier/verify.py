@@ -62,10 +62,12 @@ class Terms(Struct, frozen=True):
     wait: bool = True
 
 
+_SPARE = 0.01
+"""Seconds more than needed before a second look: a timer may end a moment early, and too soon confirms nothing."""
+
 Event: TypeAlias = Judged | Alarm
 _PUBLIC = frozenset({"account", "tenant", "host"})
 
-_TICK = 0.001
 BATCH = 500
 """Most events in one yield: what the caller commits in one transaction."""
 
@@ -184,9 +186,8 @@ class _Run:
         limit = asyncio.Semaphore(CONCURRENCY)
         async with asyncio.TaskGroup() as group:
             for f in again:
-                # A timer may end a moment early, and a moment too soon confirms nothing.
-                while left := self._left(f):  # noqa: ASYNC110  # it waits for a clock, not for an event
-                    await asyncio.sleep(left + _TICK)
+                if left := self._left(f):
+                    await asyncio.sleep(left + _SPARE)
                 group.create_task(self._second_look(vendor, f, limit))
 
     async def _second_look(self, vendor: str, f: _Fresh, limit: asyncio.Semaphore) -> None:
