@@ -2,8 +2,8 @@
 
     python benchmarks/ingest.py [--rows 850000] [--format jsonl|array]
 
-Makes a seeded TruffleHog report (about 590 bytes a row; three findings a key; 10,456 images of four layers), runs `lapse ingest` on it in a process
-of its own, and prints one line of JSON.
+Makes a seeded TruffleHog report (about 590 bytes a row; three findings a key; 10,456 images of four layers), runs
+`lapse ingest` on it in a process of its own, and prints one line of JSON.
 """
 
 from __future__ import annotations

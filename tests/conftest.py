@@ -23,6 +23,11 @@ settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name long values by their argument: made at run time, they differ between processes, and test ids must not."""
+    return argname if isinstance(val, str | bytes) and len(val) > 40 else None
+
+
 @pytest.fixture(scope="session")
 def openbao() -> Iterator[Server]:
     """OpenBao with a root token in `admin["token"]`."""

@@ -155,3 +155,25 @@ def test_by_the_command_line(tmp_path: Path) -> None:
         jsonschema.validate(document, STRUCTURE)
         assert sorted(r["level"] for r in document["runs"][0]["results"]) == ["error", "note", "note"]
         assert json.loads(desk.run("verify", "--format", "sarif", code=10).stdout)["version"] == "2.1.0"
+
+
+def test_places_come_whole_however_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lapse.commands.setup import Setup  # noqa: PLC0415  # only here
+    from lapse.ledger import Select  # noqa: PLC0415
+    from lapse.output import listing  # noqa: PLC0415
+
+    with Desk(tmp_path) as desk:
+        rows = [row("sendgrid", sendgrid(n), f"{n}-{m}.env", m + 1) for n in range(7) for m in range(n)]
+        desk.run("ingest", desk.report([*rows, row("sendgrid", sendgrid(7), "many.env")]))
+        monkeypatch.setattr(listing, "FEW", 4)
+        monkeypatch.setattr(listing, "TOGETHER", 3)
+        monkeypatch.chdir(tmp_path)
+        for name, value in desk.env.items():
+            monkeypatch.setenv(name, value)
+        with Setup.of(None).ledger() as ledger:
+            told = list(listing.reports(ledger, Select()))
+    assert sorted(len(k.places) for k in told) == [1, 1, 2, 3, 4, 5, 6]
+    for one in told:
+        assert len(one.places) == one.findings
+        assert len({p.path.partition("-")[0] for p in one.places if p.path}) == 1
+        assert [p.line for p in one.places] == sorted(p.line or 0 for p in one.places)
