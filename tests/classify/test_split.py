@@ -211,3 +211,20 @@ def test_quoting_goes_back_and_forth(password: str) -> None:
 )
 def test_bytes_that_are_no_text_do_not_become_another_password(text: str) -> None:
     assert split.uri(text) is None
+
+
+@pytest.mark.parametrize(
+    ("password", "kept"), [("ends in a blank ", "ends in a blank "), (" p", " p"), ("p\r\n", "p"), ("p \n", "p ")]
+)
+def test_a_password_keeps_its_blanks(password: str, kept: str) -> None:
+    """`p` is refused where `p ` opens, and would be called dead."""
+    companions = {"username": Secret("u"), "host": Secret("db.acme.test")}
+    claim = Claim("generic", "", Secret(password), Place(SourceKind.OTHER), 1, companions, "postgres")
+    found = CLASSIFIER.classify(claim)
+    assert found.provider == "postgres"
+    assert found.parts["password"].reveal() == kept
+
+
+def test_a_token_loses_its_blanks() -> None:
+    bare = classify("glpat-" + "a1B2" * 5, "gitlab-pat")
+    assert classify("  glpat-" + "a1B2" * 5 + "\r\n", "gitlab-pat") == bare

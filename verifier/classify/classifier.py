@@ -189,6 +189,9 @@ class Classifier:
             return _finding(claim, kind, parts, ())
         kind, part, value, candidates = self._choose(text, alias, forced=forced)
         parts = {part: secret if value is text and len(secret) == len(text) else Secret(value)}
+        if part == "password" and value is text:
+            # A blank may well be the end of a password; of a token it never is.
+            parts = {part: Secret(secret.reveal().strip("\r\n"))}
         if claim.companions:
             if kind == GENERIC and candidates:
                 kind = self._by_companion(claim, candidates, alias) or kind

@@ -117,7 +117,10 @@ class Namer:
                 both = both[len(text) :]
             elif both.endswith(text):
                 both = both[: -len(text)]
-        for piece in [p for p in both.strip(":").split(":") if p] if len(missing) > 1 else [both.strip(":")]:
+        pieces = [p for p in both.strip(":").split(":") if p] if len(missing) > 1 else [both.strip(":")]
+        if len(pieces) > len(missing):
+            return  # a colon inside one of them: cut there, a piece would be a wrong one
+        for piece in pieces:
             fit = self._index.part(kind, piece)
             part = fit if fit in missing else missing[0] if missing else None
             if part is not None and piece:

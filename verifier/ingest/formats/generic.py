@@ -117,7 +117,8 @@ def _number(text: str | None) -> int | None:
 
 
 def _from_csv(number: int, row: dict[str, str]) -> Claim | Skipped:
-    row = {name.strip().lower(): text.strip() for name, text in row.items() if text and text.strip()}
+    given = {name.strip().lower(): text for name, text in row.items() if text and text.strip()}
+    row = {name: text if name.endswith("password") else text.strip() for name, text in given.items()}
     parts = {
         name.removeprefix("part."): text for name, text in row.items() if name in _PARTS or name.startswith("part.")
     }
