@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NONCE_BYTES = 12
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[str, str]).decode
+_decode_bytes = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
 class Bundle(Struct, frozen=True, array_like=True):
@@ -81,14 +82,18 @@ class Seal:
     def close_parts(self, credential: CredentialID, parts: Parts) -> tuple[bytes, bytes]:
         """Return nonce (96 random bits) and ciphertext of all parts."""
         nonce = os.urandom(NONCE_BYTES)
-        plain = _encode({name: secret.reveal() for name, secret in parts.items()})
+        values = {name: secret.reveal() for name, secret in parts.items()}
+        try:
+            plain = _encode(values)
+        except UnicodeEncodeError:  # bytes that are no text, which a scanner found in a binary file
+            plain = _encode({name: value.encode("utf-8", "surrogatepass") for name, value in values.items()})
         return nonce, self._cipher.encrypt(nonce, plain, credential.encode())
 
     def open_parts(self, credential: CredentialID, nonce: bytes, blob: bytes) -> Parts:
         """Return the parts; a blob that was edited or moved from another credential is a `LedgerError`."""
         try:
             plain = self._cipher.decrypt(nonce, blob, credential.encode())
-            return {name: Secret(value) for name, value in _decode(plain).items()}
+            return {name: Secret(value) for name, value in _opened(plain).items()}
         except (InvalidTag, ValueError):
             raise LedgerError(f"the sealed parts of {credential} were changed in the file; ingest it again") from None
 
@@ -104,3 +109,10 @@ def verified(public_key: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def _opened(plain: bytes) -> dict[str, str]:
+    try:
+        return _decode(plain)
+    except msgspec.ValidationError:
+        return {name: value.decode("utf-8", "surrogatepass") for name, value in _decode_bytes(plain).items()}

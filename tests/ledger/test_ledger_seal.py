@@ -12,11 +12,15 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ledger_making import KEY, finding, ingest, judged, live, made, name_of, scan, set_key
 
 from lapse.ledger import KeyTrouble, LedgerError, Select, key_source, open_ledger
-from lapse.ledger.seal import Bundle, fresh_bundle, pack, unpack
+from lapse.ledger.seal import Bundle, Seal, fresh_bundle, pack, unpack
 from verifier.fingerprint import Fingerprinter
+from verifier.model import CredentialID
+from verifier.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -281,3 +285,12 @@ def test_a_ledger_is_not_made_where_its_key_cannot_be_had(tmp_path: Path) -> Non
     with open_ledger(tmp_path / "l.db", set_key()) as ledger:
         ledger.ingest(scan(), [])
         assert ledger.check().ok
+
+
+@given(st.dictionaries(st.sampled_from(["secret", "id", "host"]), st.text(st.characters(exclude_categories=[]))))
+def test_sealed_parts_come_back_as_they_were(parts: dict[str, str]) -> None:
+    """Half surrogate pairs, too: a scanner of binary files hands over bytes that are no text."""
+    seal = Seal(fresh_bundle("a" * 32))
+    name = CredentialID("acme-" + "0" * 32)
+    nonce, blob = seal.close_parts(name, {n: Secret(v) for n, v in parts.items()})
+    assert {n: v.reveal() for n, v in seal.open_parts(name, nonce, blob).items()} == parts
