@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual import now, run
 
 from verifier.egress.breaker import Breaker
 from verifier.egress.limiter import Limiter, Limits
+from verifier.egress.retry import retry_after
 
 EPSILON = 1e-6
 
@@ -221,3 +222,19 @@ def test_a_trial_that_told_nothing_is_tried_again() -> None:
     assert circuit.blocked() == 0
     circuit.abandon()
     assert circuit.blocked() == 0
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["Mon,", "Mon", "01", "99999", "Jan", "Dec", "00:00:00", "25:61:61", "GMT", "+9999", "-0000", "1e9", "inf",
+             "nan", "-1", "9" * 400, ",", "\xff", "31", "2026", "1", "."]
+        ),
+        max_size=6,
+    ).map(" ".join)
+    | st.text()
+)  # fmt: skip
+@example(" ".join(["Dec", "-0000", "00:00:00", "9" * 400, "2026"]))
+def test_no_retry_after_raises_or_waits_longer_than_a_day(text: str) -> None:
+    wait = retry_after({"retry-after": text})
+    assert wait is None or 0 <= wait <= 86_400

@@ -30,11 +30,12 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return min(float(text), _LONGEST)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        left = (when - (now or datetime.now(UTC))).total_seconds()
+    except (ValueError, OverflowError):  # anybody may answer anything here
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return min(max(0.0, (when - (now or datetime.now(UTC))).total_seconds()), _LONGEST)
+    return min(max(0.0, left), _LONGEST)
 
 
 def passing(reply: Reply) -> bool:
