@@ -33,7 +33,7 @@ def row(rng: random.Random, n: int) -> dict[str, object]:
     name, prefix, length = DETECTORS[(n // 3) % len(DETECTORS)]
     secret = prefix + "".join(rng.choices(ALPHABET, k=length)) if n % 3 == 0 else row.last
     row.last = secret
-    image, layer = n % 10_456, n % 4
+    image, layer = (n // 81) % 10_456, n // 20 % 4  # a scanner goes image by image, layer by layer
     place = {
         "image": f"acme-{image % 205}/service-{image}",
         "tag": f"1.{image % 40}",

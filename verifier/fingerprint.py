@@ -30,11 +30,9 @@ class Fingerprinter:
 
         Every field is length-prefixed, so no two sets of parts share an encoding.
         """
-        h = blake2b(key=self._key, digest_size=16)
         fields = [kind.encode()]
-        for name in sorted(parts):
+        for name in sorted(parts) if len(parts) > 1 else parts:
             fields += (name.encode(), parts[name].reveal().encode("utf-8", "surrogatepass"))
-        for field in fields:
-            h.update(len(field).to_bytes(4, "big"))
-            h.update(field)
+        told = b"".join([len(field).to_bytes(4, "big") + field for field in fields])
+        h = blake2b(told, key=self._key, digest_size=16)
         return CredentialID(f"{vendor}-{h.hexdigest()}")

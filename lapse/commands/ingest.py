@@ -137,7 +137,8 @@ class Intake:
             claims = (self._from_source(claim, tree) for claim in claims)
         for finding in classify_all(claims, self.classifier):
             vendor = self._catalogue.vendor(finding.provider)
-            name = self._ids.of(vendor, finding.provider, self._identifying(finding))
+            known = finding.parts if finding.hidden is None else self._identifying(finding)
+            name = self._ids.of(vendor, finding.provider, known)
             if finding.hidden is not None:
                 self.incomplete += 1
             elif not keep:
@@ -146,13 +147,11 @@ class Intake:
 
     @staticmethod
     def _identifying(finding: Finding) -> dict[str, Secret]:
-        """Return what tells this credential from others: its parts; for a hidden one, also mask or place."""
-        parts = dict(finding.parts)
-        if finding.hidden is not None:
-            p = finding.place
-            known = repr(finding.hidden) if finding.hidden.__struct_fields__ else f"{p.origin}:{p.path}:{p.line}"
-            parts["hidden"] = Secret(f"{finding.scanner}:{finding.rule}:{known}")
-        return parts
+        """Return what tells a hidden credential from others: its known parts and its mask, or its place."""
+        p = finding.place
+        hidden = finding.hidden
+        known = repr(hidden) if hidden and hidden.__struct_fields__ else f"{p.origin}:{p.path}:{p.line}"
+        return {**finding.parts, "hidden": Secret(f"{finding.scanner}:{finding.rule}:{known}")}
 
     def _from_source(self, claim: Claim, tree: Tree) -> Claim:
         from verifier.ingest.source import recover, restore  # noqa: PLC0415  # only with --source
@@ -170,8 +169,10 @@ class Intake:
 
 def hint(finding: Finding) -> str:
     """Return what may be shown of a key: where it opens, never a part of its secret."""
-    shown = {n: finding.parts[n].reveal() for n in ("account", "host", "database", "tenant") if n in finding.parts}
-    return " ".join(safe(v)[:60] for v in shown.values())
+    parts = finding.parts
+    if len(parts) == 1 and "secret" in parts:
+        return ""
+    return " ".join(safe(parts[n].reveal())[:60] for n in ("account", "host", "database", "tenant") if n in parts)
 
 
 def run(

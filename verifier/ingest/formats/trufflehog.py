@@ -108,14 +108,15 @@ _VISIBLE = {1: Visibility.PRIVATE, "private": Visibility.PRIVATE, "public": Visi
 
 
 def _image(where: Where) -> Image:
+    layer = where.layer or None
     if where.registry:
-        return image(f"{where.registry}/{where.image}", layer=sha256(where.layer))
-    if digest := sha256(where.tag):
-        return image(where.image, digest=digest, layer=sha256(where.layer))
+        return image(f"{where.registry}/{where.image}", layer=layer)
+    if ":" in where.tag and (digest := sha256(where.tag)):
+        return image(where.image, digest=digest, layer=layer)
     if where.image.startswith("file://"):
         named = image_or_file(where.image)
-        return Image(name=named.name, layer=sha256(where.layer))
-    return image(where.image, tag=where.tag or None, layer=sha256(where.layer))
+        return Image(name=named.name, layer=sha256(layer))
+    return image(where.image, tag=where.tag or None, layer=layer)
 
 
 def _place(metadata: Metadata | None) -> Place:
