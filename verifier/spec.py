@@ -23,9 +23,12 @@ GENERIC_WORDS = frozenset(
         "unauthorized", "unauthenticated", "forbidden", "access denied", "not authorized", "denied", "invalid", "error",
         "bad request", "authentication failed", "authentication required", "not found", "permission denied",
         "authorization required", "not authenticated", "login required", "unauthorised", "401", "403", "expired",
+        # the error codes of RFC 6749 and RFC 6750: every OAuth server and many a gateway says them
+        "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+        "invalid_scope", "access_denied", "invalid_token", "insufficient_scope",
     }
 )  # fmt: skip
-"""Words that any gateway says. A dead rule needs more than one of these alone (a key set, a header, other words)."""
+"""Words that any gateway says: neither death nor life rests on one alone; it takes a field, a header, more words."""
 
 Scalar: TypeAlias = str | int | bool
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https://")]
@@ -171,6 +174,10 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
             self.json or self.words or self.has or self.text or self.exact or self.header
         ):
             raise ValueError("live needs the expected field of the provider's own reply, not a bare status")
+        if self.verdict in {"live", "restricted"} and not (self.has or self._speaks()):
+            raise ValueError(
+                "live needs more than a word that any gateway says: a field of the provider's own, or its words"
+            )
 
     def statuses(self) -> tuple[int, ...]:
         """Return the statuses as a tuple."""

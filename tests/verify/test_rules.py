@@ -70,7 +70,7 @@ exact   = "Invalid token provided."
 verdict = "dead"
 status  = 401
 type    = "empty"
-header  = { "WWW-Authenticate" = "invalid_token" }
+header  = { "WWW-Authenticate" = 'error="invalid_token"' }
 how     = "expired"
 [kind.identity]
 principal = ["user.login", "user.name"]

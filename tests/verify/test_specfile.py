@@ -30,6 +30,13 @@ def broken(old: str, new: str) -> str:
         ('json    = { active = true }\nhas     = ["user.login"]', "", 18, "bare status"),
         ('json    = { "error.code" = "key_revoked" }', "", 28, "own words"),
         ('json    = { "error.code" = "key_revoked" }', 'json = { "error.code" = "forbidden" }', 28, "any gateway"),
+        ('json    = { "error.code" = "key_revoked" }', 'json = { "error.code" = "invalid_client" }', 28, "any gateway"),
+        (
+            'json    = { active = true }\nhas     = ["user.login"]',
+            'json = { error = "invalid_grant" }',
+            18,
+            "any gateway",
+        ),
         ('how     = "revoked"', 'why = "blocked"', 28, "why"),
         ('has     = ["user.login"]', 'has = ["user..login"]', 18, "no path"),
         ('bearer = "{secret}"', 'bearer = "{token}"', 5, "token"),
