@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 from msgspec.structs import replace
 
 from lapse.exits import Stop
-from lapse.ledger import Canary, EventKind, Owner, Select, State
+from lapse.ledger import Canary, EventKind, Select, State
 from lapse.output import jsonv1
 from verifier.egress import Egress
 from verifier.model import Dead, Doubt, Undecided
+from verifier.offline import CANARY
 from verifier.ports import Judged
 from verifier.scope import Ownership
 from verifier.verify import Alarm, verify
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from verifier.model import CredentialID
     from verifier.ports import Due
     from verifier.verify import Event
-
-CANARY_NOTE = "canary"
 
 
 @dataclass(frozen=True)
@@ -157,10 +156,10 @@ class _Scribe:
         self._pending.clear()
 
     def _mark(self, judged: list[Judged]) -> None:
-        for ownership, owner in ((Ownership.OURS, Owner.OURS), (Ownership.FOREIGN, Owner.FOREIGN)):
-            if ids := [j.id for j in judged if j.ownership is ownership]:
+        for owner in (Ownership.OURS, Ownership.FOREIGN):
+            if ids := [j.id for j in judged if j.ownership is owner]:
                 self._ledger.mark(ids, owner=owner)
-        if ids := [j.id for j in judged if isinstance(j.verdict, Undecided) and j.verdict.note.startswith(CANARY_NOTE)]:
+        if ids := [j.id for j in judged if isinstance(j.verdict, Undecided) and j.verdict.note == CANARY]:
             self._ledger.mark(ids, canary=Canary.YES)
 
     def _tell(self, ids: list[CredentialID]) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 
-from lapse.ledger.model import Canary, Owner
+from lapse.ledger.model import Canary
 from lapse.owners import Owned, namespace
 from lapse.sections import Act, Exposure, PolicyRule, Privileges, Verdicts
 from verifier.model import CredentialID, Live, Visibility
+from verifier.scope import Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,8 +135,8 @@ def _subject(catalogue: Catalogue, owners: Owners, key: Key, found: Sequence[Pla
         age=now - key.first_seen,
         privilege=identity.privilege.value if identity else "unknown",
         removed=key.removed_from_source,
-        ours=key.owner is Owner.OURS,
-        foreign=key.owner is Owner.FOREIGN,
+        ours=key.owner is Ownership.OURS,
+        foreign=key.owner is Ownership.FOREIGN,
         canary=key.canary is Canary.YES,
         first_seen=key.first_seen,
         principal=" / ".join(dict.fromkeys(n for n in names if n)),

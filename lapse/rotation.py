@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from msgspec.structs import replace
 
 from lapse.exits import Exit, Stop
-from lapse.ledger import Canary, Kept, LedgerError, Owner
+from lapse.ledger import Canary, Kept, LedgerError, Ownership
 from lapse.output.console import safe, say
 from lapse.references import REFERENCE, resolve
 from playbooks.engine import HINTS, Engine, Refused
@@ -93,11 +93,11 @@ class Desk:
         if key.canary is Canary.YES:
             raise Stop(f"{key.short} is a canary: it is never touched", Exit.USAGE)
         match key.owner:
-            case Owner.OURS:
+            case Ownership.OURS:
                 pass
-            case Owner.FOREIGN:
+            case Ownership.FOREIGN:
                 raise Stop(f"{key.short} belongs to somebody else and can never be rotated; tell its owner", Exit.USAGE)
-            case Owner.UNKNOWN:
+            case Ownership.UNKNOWN:
                 raise Stop(
                     f"nobody knows whose {key.short} is: name its account, organisation, domain or host in [scope] of "
                     f"the config, then `lapse verify {key.short}`",

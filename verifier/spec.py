@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from verifier.exchange import Call
-from verifier.model import Arrival, Doubt, How, KindID
+from verifier.model import Arrival, Doubt, How
 
 FIELD = re.compile(r"\{([a-z_]+)\}")
 """A template field: `{secret}`, `{id}`, `{host}`, or a named group of the shape that matched."""
@@ -301,11 +301,6 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"the probe uses {{{min(stray)}}}, which is no part and no named group of a shape")
         if not any(r.verdict in {"live", "restricted"} for r in self.rule):
             raise ValueError('no rule can say live: such a kind should have probe = "none"')
-
-    @property
-    def kind_id(self) -> KindID:
-        """The id as its own type."""
-        return KindID(self.id)
 
     def manifest(self) -> tuple[Call, ...]:
         """Return every call a probe of this kind may make."""

@@ -24,7 +24,6 @@ from lapse.ledger.model import (
     Key,
     Noted,
     Order,
-    Owner,
     Problem,
     Purged,
     Run,
@@ -40,6 +39,7 @@ from lapse.ledger.model import (
     Turned,
 )
 from lapse.ledger.store import Ledger, open_ledger
+from verifier.scope import Ownership
 
 __all__ = [
     "AmbiguousKey",
@@ -59,7 +59,7 @@ __all__ = [
     "NewerSchema",
     "Noted",
     "Order",
-    "Owner",
+    "Ownership",
     "Problem",
     "Purged",
     "Run",

@@ -9,14 +9,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from verifier.model import Claimed, CredentialID, Dead, KindID, Live, Place, Verdict
-
-
-class Owner(StrEnum):
-    """Whose account the credential opens (design §3, rule 8)."""
-
-    OURS = "ours"
-    FOREIGN = "foreign"
-    UNKNOWN = "unknown"
+from verifier.scope import Ownership
 
 
 class Canary(StrEnum):
@@ -105,7 +98,7 @@ class Key(Struct, frozen=True):
     findings: int
     present: int
     kept: Kept
-    owner: Owner
+    owner: Ownership
     canary: Canary
     last: Verdict | None
     last_at: datetime | None
@@ -152,7 +145,7 @@ class Select(Struct, frozen=True):
     ids: tuple[CredentialID, ...] | None = None
     removed: bool | None = None
     confirmed: bool | None = None
-    owner: Owner | None = None
+    owner: Ownership | None = None
     scan: int | None = None
     order: Order = Order.SEEN
     limit: int | None = None

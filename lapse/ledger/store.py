@@ -17,7 +17,7 @@ from lapse.ledger.errors import KeyTrouble, LedgerError
 from lapse.ledger.intake import BATCH, Intake, rare_collections
 from lapse.ledger.keys import KeySource, key_source
 from lapse.ledger.migrations import migrate, version_of
-from lapse.ledger.model import Canary, Checked, Head, IngestCount, Owner, Purged, Run, Scan, Schedule, Select
+from lapse.ledger.model import Canary, Checked, Head, IngestCount, Purged, Run, Scan, Schedule, Select
 from lapse.ledger.rotations import Rotations
 from lapse.ledger.rowlog import Row, next_id, segment
 from lapse.ledger.schema import VERSION
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lapse.ledger.model import Found, Key, Noted, Status, Story, Turned
     from verifier.model import Credential, Finding
     from verifier.ports import Due, Fallen, Judged
+    from verifier.scope import Ownership
 
 _RUNS_AGE_LIMIT = "SELECT id, started, ended FROM runs WHERE what=? AND started>=? ORDER BY id DESC LIMIT 1"
 _NOTES = frozenset({EventKind.REVEALED, EventKind.SCOPE, EventKind.ALARM, EventKind.NOTE})
@@ -205,7 +206,9 @@ class Ledger:
         for start in range(0, len(judged), BATCH):
             recording.record(self._writer, self._schedule, judged[start : start + BATCH], run)
 
-    def mark(self, ids: Sequence[CredentialID], *, owner: Owner | None = None, canary: Canary | None = None) -> None:
+    def mark(
+        self, ids: Sequence[CredentialID], *, owner: Ownership | None = None, canary: Canary | None = None
+    ) -> None:
         """Note whose account these keys open, or that they are trip-wires."""
         values = {"owner": owner, "canary": canary}
         for batch in _batches(ids):

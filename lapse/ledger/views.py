@@ -16,7 +16,6 @@ from lapse.ledger.model import (
     Key,
     Noted,
     Order,
-    Owner,
     Seen,
     Select,
     State,
@@ -39,6 +38,7 @@ from verifier.model import (
     Visibility,
 )
 from verifier.ports import Fallen
+from verifier.scope import Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -195,7 +195,7 @@ def _key(row: tuple[Any, ...]) -> Key:
         findings=findings,
         present=present,
         kept=_KEPT[kept],
-        owner=Owner(owner or "unknown"),
+        owner=Ownership(owner or "unknown"),
         canary=Canary(canary or "unknown"),
         last=newest,
         last_at=moment_or_none(at),

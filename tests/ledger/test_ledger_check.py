@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from ledger_making import KEY, dead, ingest, judged, live, name_of, rows, scan, set_key, unsure
 
-from lapse.ledger import Canary, EventKind, Kept, Ledger, Owner, Problem, Select, open_ledger
+from lapse.ledger import Canary, EventKind, Kept, Ledger, Ownership, Problem, Select, open_ledger
 from lapse.ledger.chain import event_hash, head_message, pack_ids, unpack_ids
 from lapse.ledger.check import check
 from lapse.ledger.rowlog import segment
@@ -42,7 +42,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.end_run(run)
         ledger.begin_run()
         ledger.purge([name_of(2)])
-        ledger.mark([name_of(1)], owner=Owner.FOREIGN, canary=Canary.NO)
+        ledger.mark([name_of(1)], owner=Ownership.FOREIGN, canary=Canary.NO)
         ledger.note(EventKind.REVEALED, "shown", [name_of(1)])
         ledger.note(EventKind.NOTE, "the end")
         assert ledger.check().ok
@@ -330,8 +330,8 @@ class Machine(RuleBasedStateMachine):
         assert count == len(held)
         self.kept |= dict.fromkeys(held, Kept.PURGED)
 
-    @rule(key=st.integers(0, 4), owner=st.sampled_from(Owner))
-    def mark(self, key: int, owner: Owner) -> None:
+    @rule(key=st.integers(0, 4), owner=st.sampled_from(Ownership))
+    def mark(self, key: int, owner: Ownership) -> None:
         if key in self.kept:
             self.ledger.mark([name_of(key)], owner=owner)
             assert self.ledger.key(name_of(key)).owner is owner

@@ -18,7 +18,7 @@ from lapse.ledger import (
     Kept,
     Noted,
     Order,
-    Owner,
+    Ownership,
     Schedule,
     Seen,
     Select,
@@ -244,7 +244,7 @@ def test_status_counts_what_matters(ledger: Ledger) -> None:
     every = [(key, 0) for key in range(1, 9) if key != 6]
     ingest(ledger, [*every, (6, 0)], complete=True)
     ingest(ledger, every, complete=True)
-    ledger.mark([name_of(1)], owner=Owner.FOREIGN)
+    ledger.mark([name_of(1)], owner=Ownership.FOREIGN)
     ledger.mark([name_of(7)], canary=Canary.YES)
     status = ledger.status()
     assert (status.keys, status.findings, status.present) == (8, 9, 8)
@@ -257,7 +257,7 @@ def test_lists_are_narrowed_ordered_and_cut(ledger: Ledger, monkeypatch: pytest.
     monkeypatch.setattr("lapse.ledger.views._PAGE", 2)
     for key, words in {1: "dD", 2: "L"}.items():
         told(ledger, words, key=key)
-    ledger.mark([name_of(3)], owner=Owner.OURS)
+    ledger.mark([name_of(3)], owner=Ownership.OURS)
 
     def ids(**how: object) -> list[str]:
         return [key.id for key in ledger.keys(Select(**how))]  # type: ignore[arg-type]
@@ -271,8 +271,8 @@ def test_lists_are_narrowed_ordered_and_cut(ledger: Ledger, monkeypatch: pytest.
     assert ids(states=frozenset({State.UNCHECKED})) == [three]
     assert ids(states=frozenset({State.UNDECIDED})) == []
     assert ids(confirmed=True) == [one]
-    assert ids(owner=Owner.OURS) == [three]
-    assert ids(owner=Owner.UNKNOWN) == [one, two]
+    assert ids(owner=Ownership.OURS) == [three]
+    assert ids(owner=Ownership.UNKNOWN) == [one, two]
     assert ids(removed=True) == []
     assert ids(removed=False) == [one, two, three]
     assert ids(provider="aws_access_key", ids=(three, one)) == [one, three]
@@ -298,7 +298,7 @@ def test_the_story_of_a_key_has_every_event_that_names_it(ledger: Ledger) -> Non
     told(ledger, "L")
     ledger.note(EventKind.REVEALED, "shown on a terminal", [name_of(1)], {"who": "ann"})
     ledger.note(EventKind.ALARM, "30 keys of one provider died at once")
-    ledger.mark([name_of(1)], owner=Owner.FOREIGN)
+    ledger.mark([name_of(1)], owner=Ownership.FOREIGN)
     ledger.purge([name_of(1)])
     story = ledger.story(name_of(1))
     assert [type(line) for line in story].count(Seen) == 1

@@ -258,7 +258,7 @@ def test_a_token_never_travels_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_rotation_is_proposed_once_and_recorded(folder: Folder, saas: Saas) -> None:
     """Ours by the scope: the simulator's live SendGrid key tells no account, so the ledger is told."""
-    from lapse.ledger import Owner  # noqa: PLC0415  # this test only
+    from lapse.ledger import Ownership  # noqa: PLC0415  # this test only
 
     folder.also('[[policy]]\nname = "r"\naction = "rotate"\nplaybook = "sendgrid-key"')
     saas.add("sendgrid", sendgrid(1), "live")
@@ -267,7 +267,7 @@ def test_a_rotation_is_proposed_once_and_recorded(folder: Folder, saas: Saas) ->
     assert held[0]["action"] == "notify"
     with folder.ledger() as ledger:
         (key,) = ledger.keys()
-        ledger.mark([key.id], owner=Owner.OURS)
+        ledger.mark([key.id], owner=Ownership.OURS)
     first, second = folder.night(Exit.LIVE)["acted"], folder.night(Exit.LIVE)["acted"]
     command = f"lapse rotate {key.short} --playbook sendgrid-key --mode graceful"
     assert first[0]["said"] == f"rotation proposed: {command}"

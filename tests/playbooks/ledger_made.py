@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from world import KIND, old
 
-from lapse.ledger import Ledger, Owner, Scan, open_ledger
+from lapse.ledger import Ledger, Ownership, Scan, open_ledger
 from lapse.ledger.rotations import Rotations
 from verifier.model import CredentialID, Finding, Place, SourceKind
 from verifier.secret import Secret
@@ -35,7 +35,7 @@ def credential_in(ledger: Ledger, number: int = 0) -> CredentialID:
         "K…",
     )
     ledger.ingest(Scan("gitleaks", "report.json", "gitleaks-json"), [row])
-    ledger.mark([name], owner=Owner.OURS)
+    ledger.mark([name], owner=Ownership.OURS)
     return name
 
 

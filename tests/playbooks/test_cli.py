@@ -14,7 +14,7 @@ from ledger_made import KEK, credential_in, made
 from rotor import QUICK
 from world import OLD, Small
 
-from lapse.ledger import Owner, open_ledger
+from lapse.ledger import Ownership, open_ledger
 from verifier.model import CredentialID
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ def test_a_person_makes_the_key(office: Office) -> None:
     assert office.small.stored()["key_secret"] == "typed-by-ann"
 
 
-@pytest.mark.parametrize(("owner", "words"), [(Owner.FOREIGN, "somebody else"), (Owner.UNKNOWN, "[scope]")])
-def test_what_is_not_ours_is_refused(office: Office, owner: Owner, words: str) -> None:
+@pytest.mark.parametrize(("owner", "words"), [(Ownership.FOREIGN, "somebody else"), (Ownership.UNKNOWN, "[scope]")])
+def test_what_is_not_ours_is_refused(office: Office, owner: Ownership, words: str) -> None:
     with open_ledger(office.folder / "ledger.db", KEK) as ledger:
         ledger.mark([CredentialID(office.id)], owner=owner)
     assert words in office.lapse("rotate", "sim-0000", "--playbook", "sim", "--apply", code=2).stderr

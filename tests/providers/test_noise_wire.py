@@ -7,19 +7,23 @@ stands in for a database is in the tests of each log-in.
 from __future__ import annotations
 
 import asyncio
+import json
+from base64 import b64encode
 from datetime import UTC, datetime
+from functools import cache
 from ipaddress import ip_network
 from random import Random
 from typing import TYPE_CHECKING
 
 import makers
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from noise import BEHAVIOURS, NOISE, NOWHERE, NoiseServer
 
 from verifier.catalogue import load_catalogue
 from verifier.egress import Egress, Limits, Settings
 from verifier.exchange import Reply, Trouble
-from verifier.model import Credential, CredentialID, Doubt, Undecided
+from verifier.model import Credential, CredentialID, Doubt, KindID, Undecided
 from verifier.offline import check
 from verifier.probe import probe
 from verifier.secret import Secret
@@ -39,17 +43,63 @@ GIVEN = {
 }
 
 
+@cache
+def pem() -> str:
+    return makers.pem(rsa.generate_private_key(65537, 2048))
+
+
+def google(**fields: str) -> str:
+    return json.dumps(
+        {"private_key": pem(), "private_key_id": "0" * 40, "client_email": "ci@shop-1234.iam.gserviceaccount.com"}
+        | fields
+    )
+
+
+WHOLE = {
+    "alibaba_sts": {"id": "STS." + "N" * 25, "secret": "s" * 30, "token": "t" * 90},
+    "azure_app_config": {
+        "id": "0-l9-s0:abc", "secret": b64encode(b"k" * 32).decode(), "host": "https://acme-conf.azconfig.io",
+    },
+    "azure_sas": {
+        "secret": "https://acme.blob.core.windows.net/box/b.txt?sv=2021-08-06&se=2999-01-01T00%3A00%3A00Z&sr=b&sp=r&sig=Zm9v",
+    },
+    "azure_sb": {
+        "id": "RootManageSharedAccessKey", "secret": "k" * 43 + "=", "host": "sb://acme-bus.servicebus.windows.net/",
+    },
+    "exoscale": {"id": "EXO" + "a" * 24, "secret": "q" * 43},
+    "gcp_adc": {
+        "secret": json.dumps({
+            "type": "authorized_user", "client_id": "c", "client_secret": "GOCSPX" + "-x" * 10,
+            "refresh_token": "1//0" + "r" * 60,
+        }),
+    },
+    "ovh": {"id": "a" * 16, "secret": "b" * 32, "token": "c" * 32},
+}  # fmt: skip
+"""Keys whole enough to be sent, of kinds that refuse a merely drawn one; two more need a real key pair."""
+
+
+def whole(kind: str) -> dict[str, str]:
+    match kind:
+        case "gcp_sa":
+            return {"secret": google(type="service_account", project_id="shop-1234", token_uri="https://x.test/token")}
+        case "oci":
+            owner = {"id": "ocid1.user.oc1.." + "u" * 20, "tenant": "ocid1.tenancy.oc1.." + "t" * 20}
+            return owner | {"secret": pem(), "fingerprint": ":".join(["AB"] * 16), "region": "eu-frankfurt-1"}
+        case _:
+            return WHOLE.get(kind, {})
+
+
 def credential(kind: Kind) -> Credential:
+    given = GIVEN | whole(kind.id)
+
     def part(name: str) -> str:
         try:
-            if kind.id == "gcp_sa":
-                return makers.gcp_service_account()
-            return GIVEN.get(name) or makers.make(kind.id, name)
+            return given.get(name) or makers.make(kind.id, name)
         except KeyError:  # no shape of its own
             return makers.draw(makers.ALNUM, 40, name)
 
     parts = {name: Secret(part(name)) for name in kind.parts}
-    return Credential(CredentialID(f"{kind.vendor}-{'0' * 32}"), kind.kind_id, parts)
+    return Credential(CredentialID(f"{kind.vendor}-{'0' * 32}"), KindID(kind.id), parts)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[k.id for k in KINDS])
@@ -75,7 +125,7 @@ async def test_no_stray_reply_is_a_verdict(kind: Kind) -> None:
         asked = len(server.seen)
     wrong = {name: verdict for name, verdict in said.items() if not isinstance(verdict, Undecided)}
     assert wrong == {}
-    assert asked >= len(NOISE) or asked == 0
+    assert asked >= len(NOISE), "the key was not sent, so nothing was shown"
 
 
 ODD = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.testclient import TestClient
 
-from lapse.ledger import Owner, Scan
+from lapse.ledger import Ownership, Scan
 from lapse.web.settings import Role
 from playbooks.journal import What
 from playbooks.plan import Action, Mode, Plan, Planned, Slot
@@ -104,7 +104,7 @@ def fill(ledger: Ledger) -> None:
             verdict = Undecided(Doubt.THROTTLED, evidence(text), None, text)
         ledger.record([Judged(name_of(n), KindID("openai"), verdict, at)], run)
     ledger.end_run(run)
-    ledger.mark([name_of(0)], owner=Owner.OURS)
+    ledger.mark([name_of(0)], owner=Ownership.OURS)
 
 
 def plan() -> Plan:

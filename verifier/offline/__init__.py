@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 JWT_KINDS = frozenset({"jwt", "kubernetes_sa", "supabase_secret"})
 """Kinds whose token, where it is a JSON Web Token, ends at its `exp`; a spec says so for others with `jwt = true`."""
 
+CANARY = "canary: calling it would alert its owner"
+"""The note of a verdict on a trip-wire."""
+
 PEM_KINDS = frozenset({"private_key_tls", "github_app_key"})
 
 _SECRETS = ("secret", "password", "token")
@@ -102,7 +105,7 @@ def _canary(parts: Parts, more: frozenset[str], at: _Stamp) -> Undecided | None:
         part = parts.get(name)
         account = aws.account_id(part.reveal()) if part is not None else None
         if account is not None and aws.is_canary(account, more):
-            return at.undecided(Doubt.REFUSED, "canary: calling it would alert its owner")
+            return at.undecided(Doubt.REFUSED, CANARY)
     return None
 
 
