@@ -309,7 +309,7 @@ def page(ledger: Ledger, db: Database, ask: Ask) -> Page:
         if after:
             where.append(after)
             args += _cursor(ask)
-        sql = f"SELECT s.credential, {rank} FROM states s WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"  # noqa: S608
+        sql = f"SELECT s.credential, {rank} FROM states s WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
         rows = connection.exec_driver_sql(sql, (*args, ask.limit + 1)).fetchall()
         shown = rows[: ask.limit]
         lines = _lines(ledger, connection.exec_driver_sql, [row[0] for row in shown])
@@ -340,7 +340,7 @@ def _search(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection
     """Return row ids: by the beginning of an id, else by a part of a holder's name or a live key's identity."""
     text = text.strip()
     vendor, _, digits = text.lower().rpartition("-")
-    if digits and len(digits) <= 32 and set(digits) <= set("0123456789abcdef") and (vendor or len(digits) > 3):  # noqa: PLR2004
+    if digits and len(digits) <= 32 and set(digits) <= set("0123456789abcdef") and (vendor or len(digits) > 3):
         low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
         sql = "SELECT id FROM credentials WHERE hash BETWEEN ? AND ? AND (? = '' OR vendor = ?) LIMIT ?"
         if found := list(ask(sql, (low, high, vendor, vendor, FOUND)).scalars()):
@@ -350,12 +350,12 @@ def _search(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection
         "coalesce(registry || '/', '') || coalesce(namespace || '/', '') || coalesce(name, '')"
         " || coalesce(repository, '')"
     )
-    holders = f"SELECT id FROM holders WHERE {whole} LIKE ? ESCAPE '\\'"  # noqa: S608
-    sql = f"SELECT DISTINCT credential FROM findings WHERE holder IN ({holders}) LIMIT ?"  # noqa: S608
+    holders = f"SELECT id FROM holders WHERE {whole} LIKE ? ESCAPE '\\'"
+    sql = f"SELECT DISTINCT credential FROM findings WHERE holder IN ({holders}) LIMIT ?"
     found = list(ask(sql, (like, FOUND)).scalars())
-    live = f"SELECT credential, known_id FROM states WHERE {URGENCY} < {_WIDTH * _RANGES[Group.LIVE][1]}"  # noqa: S608
+    live = f"SELECT credential, known_id FROM states WHERE {URGENCY} < {_WIDTH * _RANGES[Group.LIVE][1]}"
     sql = (
-        f"SELECT s.credential FROM ({live}) s JOIN verdicts v ON v.id = s.known_id"  # noqa: S608
+        f"SELECT s.credential FROM ({live}) s JOIN verdicts v ON v.id = s.known_id"
         " WHERE v.identity LIKE ? ESCAPE '\\' LIMIT ?"
     )
     found += ask(sql, (like, FOUND)).scalars()
@@ -367,7 +367,7 @@ def _lines(ledger: Ledger, ask: Any, numbers: Sequence[int]) -> tuple[Line, ...]
         return ()
     marks = ",".join("?" * len(numbers))
     sql = (
-        "SELECT c.id, c.vendor, c.hash, h.source, h.repository, h.registry, h.namespace, h.name, h.tag, f.path, f.line"  # noqa: S608
+        "SELECT c.id, c.vendor, c.hash, h.source, h.repository, h.registry, h.namespace, h.name, h.tag, f.path, f.line"
         " FROM credentials c LEFT JOIN findings f ON f.id = (SELECT id FROM findings WHERE credential = c.id LIMIT 1)"
         f" LEFT JOIN holders h ON h.id = f.holder WHERE c.id IN ({marks})"
     )
@@ -394,7 +394,7 @@ def first_places(db: Database, names: Sequence[CredentialID], most: int) -> dict
     digests = [bytes.fromhex(name.rpartition("-")[2]) for name in names]
     marks = ",".join("?" * len(digests))
     sql = (
-        "SELECT c.vendor, c.hash, f.removed, h.layer, h.source, h.repository, h.registry, h.namespace, h.name, h.tag,"  # noqa: S608
+        "SELECT c.vendor, c.hash, f.removed, h.layer, h.source, h.repository, h.registry, h.namespace, h.name, h.tag,"
         " f.path, f.line FROM credentials c JOIN findings f"
         " ON f.id IN (SELECT id FROM findings WHERE credential = c.id LIMIT ?)"
         f" JOIN holders h ON h.id = f.holder WHERE c.hash IN ({marks}) ORDER BY f.id"

@@ -86,7 +86,7 @@ def looks_like_key(text: str) -> bool:
     if not _TOKEN.fullmatch(text) or not any(c.isdigit() for c in text):
         return False
     mixed = any(c.isupper() for c in text) and any(c.islower() for c in text)
-    return (mixed or bool(_HEX.fullmatch(text))) and _entropy(text) > 3.0  # noqa: PLR2004
+    return (mixed or bool(_HEX.fullmatch(text))) and _entropy(text) > 3.0
 
 
 def _entropy(text: str) -> float:

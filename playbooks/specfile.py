@@ -92,7 +92,7 @@ def _mistake(data: dict[str, Any]) -> tuple[str, str] | None:
             where = steps.lstrip(".") or "the file"
             return f"{where} lacks `{missing.group(1)}`", steps
         return f"{steps.lstrip('.') or 'the file'}: {said[0].lower()}{said[1:]}", steps
-    if span(book.evidence.within).total_seconds() > 600:  # noqa: PLR2004
+    if span(book.evidence.within).total_seconds() > 600:
         return "evidence.within is at most 10m: evidence must never hold up a rotation", ".evidence.within"
     return None
 

@@ -40,8 +40,8 @@ class Bao:
         """Return the hvac client; the leaked token as its own admin is `ProviderError(DENIED)`."""
         token = admin_token((self._settings.get("token_env") or "VAULT_TOKEN",), leaked)
         if self._client is None:
-            import hvac  # noqa: PLC0415  # 60 ms; only who rotates in Vault pays them
-            import requests  # noqa: PLC0415
+            import hvac  # 60 ms; only who rotates in Vault pays them
+            import requests
 
             address = self._settings.get("address") or os.environ.get("VAULT_ADDR", "")
             if not address:
@@ -76,8 +76,8 @@ class Bao:
 
 def _no_redirect(response: Any, *_: object, **__: object) -> None:  # noqa: ANN401  # requests' hook
     """Refuse a redirect; hvac takes one that it does not follow for success."""
-    if response.is_redirect or 300 <= response.status_code < 400:  # noqa: PLR2004  # HTTP
-        import requests  # noqa: PLC0415
+    if response.is_redirect or 300 <= response.status_code < 400:  # HTTP
+        import requests
 
         response.close()
         raise requests.RequestException
@@ -86,8 +86,8 @@ def _no_redirect(response: Any, *_: object, **__: object) -> None:  # noqa: ANN4
 @contextmanager
 def bao(what: str, *hidden: str) -> Iterator[None]:
     """Turn hvac's and requests' errors into ours: `what` could not be done. `hidden` never appears in the text."""
-    import hvac.exceptions as e  # noqa: PLC0415
-    import requests  # noqa: PLC0415
+    import hvac.exceptions as e
+    import requests
 
     try:
         yield

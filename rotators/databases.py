@@ -33,7 +33,7 @@ LENGTH = 40
 def new_password(settings: Settings) -> str:
     """Return a fresh password; the setting `length` (16 to 128) changes how long."""
     text = settings.get("length") or str(LENGTH)
-    if not text.isdigit() or not 16 <= int(text) <= 128:  # noqa: PLR2004  # named in the sentence
+    if not text.isdigit() or not 16 <= int(text) <= 128:  # named in the sentence
         raise ProviderError(Trouble.REFUSED, f"length = {text!r} is not a number from 16 to 128")
     return "".join(secrets.choice(LETTERS) for _ in range(int(text)))
 
@@ -95,7 +95,7 @@ class Dsn:
 @contextmanager
 def postgresql(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
     """Connect to PostgreSQL as admin; every statement is its own transaction."""
-    import psycopg as pg  # noqa: PLC0415
+    import psycopg as pg
 
     dsn = Dsn(settings, "LAPSE_POSTGRESQL_ADMIN")
     with _postgresql_errors():
@@ -107,7 +107,7 @@ def postgresql(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
 
 @contextmanager
 def _postgresql_errors() -> Iterator[None]:
-    import psycopg as pg  # noqa: PLC0415
+    import psycopg as pg
 
     try:
         yield
@@ -130,8 +130,8 @@ _NO_ANSWER = {1040, 1205, 1213, 2003, 2006, 2013}
 @contextmanager
 def mysql(settings: Settings) -> Iterator[pymysql.cursors.DictCursor]:
     """Connect to MySQL or MariaDB as admin. `?tls=no` in the DSN leaves TLS out; else it is taken where offered."""
-    import pymysql as my  # noqa: PLC0415
-    from pymysql.cursors import DictCursor  # noqa: PLC0415
+    import pymysql as my
+    from pymysql.cursors import DictCursor
 
     dsn = Dsn(settings, "LAPSE_MYSQL_ADMIN")
     with _mysql_errors():
@@ -153,7 +153,7 @@ def mysql(settings: Settings) -> Iterator[pymysql.cursors.DictCursor]:
 
 @contextmanager
 def _mysql_errors() -> Iterator[None]:
-    import pymysql as my  # noqa: PLC0415
+    import pymysql as my
 
     try:
         yield
@@ -185,7 +185,7 @@ class Redis(Protocol):
 @contextmanager
 def redis_admin(settings: Settings) -> Iterator[Redis]:
     """Connect to Redis or Valkey as admin."""
-    import redis as lib  # noqa: PLC0415
+    import redis as lib
 
     dsn = Dsn(settings, "LAPSE_REDIS_ADMIN")
     client = lib.Redis.from_url(

@@ -66,7 +66,7 @@ class Answer(Struct, frozen=True):
     @property
     def good(self) -> bool:
         """Tell whether the status is one of success."""
-        return 200 <= self.status < 300  # noqa: PLR2004  # HTTP
+        return 200 <= self.status < 300  # HTTP
 
     def json(self) -> Any:  # noqa: ANN401  # whatever JSON holds
         """Return the body read as JSON; what is none is `ProviderError(LATER)`: a proxy's page, most likely."""
@@ -144,7 +144,7 @@ class Door:
         return self._send(route, url, sent, body)
 
     def _send(self, route: Route, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        from pyreqwest.exceptions import PyreqwestError  # noqa: PLC0415
+        from pyreqwest.exceptions import PyreqwestError
 
         try:
             with self._client() as client:
@@ -159,15 +159,15 @@ class Door:
             raise ProviderError(Trouble.LATER, f"{self.host} gave no usable answer to {route}") from None
         if len(answer.body) > BODY_CAP:
             raise ProviderError(Trouble.REFUSED, f"{self.host} answers {route} with more than any key list holds")
-        if 300 <= answer.status < 400:  # noqa: PLR2004  # HTTP
+        if 300 <= answer.status < 400:  # HTTP
             raise ProviderError(Trouble.REFUSED, f"{self.host} answers {route} with a redirect, which is not followed")
         return answer
 
     def _client(self) -> SyncClient:
         """Return a client for this one call: names are not resolved behind our back, nor kept for later."""
-        from pyreqwest.client import SyncClientBuilder  # noqa: PLC0415  # 40 ms that the plan need not pay
-        from pyreqwest.exceptions import PyreqwestError  # noqa: PLC0415
-        from pyreqwest.proxy import ProxyBuilder  # noqa: PLC0415
+        from pyreqwest.client import SyncClientBuilder  # 40 ms that the plan need not pay
+        from pyreqwest.exceptions import PyreqwestError
+        from pyreqwest.proxy import ProxyBuilder
 
         limit, scheme = timedelta(seconds=DEADLINE), "https" if self._tls else "http"
         try:
@@ -217,7 +217,7 @@ class Door:
 def refusal(answer: Answer, what: str, *, hint: str = "") -> ProviderError:
     """Return the error for an answer that is no success: `what` could not be done. Nothing of its body is quoted."""
     text = f"cannot {what}: HTTP {answer.status}{f'; {hint}' if hint else ''}"
-    if answer.status in (408, 425, 429) or answer.status >= 500:  # noqa: PLR2004  # HTTP
+    if answer.status in (408, 425, 429) or answer.status >= 500:  # HTTP
         return ProviderError(Trouble.LATER, text, answer.retry_after())
     troubles = {401: Trouble.DENIED, 403: Trouble.DENIED, 404: Trouble.GONE, 410: Trouble.GONE}
     troubles |= {409: Trouble.CONFLICT, 412: Trouble.CONFLICT}

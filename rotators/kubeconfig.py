@@ -41,7 +41,7 @@ def cluster(settings: Settings, account: Path = _ACCOUNT) -> Cluster:
 
 
 def _read(path: Path, context: str) -> Cluster:
-    import yaml  # noqa: PLC0415  # only who rolls out to Kubernetes from a workstation
+    import yaml  # only who rolls out to Kubernetes from a workstation
 
     try:
         config = yaml.safe_load(path.read_text())

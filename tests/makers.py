@@ -110,8 +110,8 @@ def jwt(claims: dict[str, Any] | None = None, header: dict[str, Any] | None = No
 @cache
 def private_key() -> str:
     """Return a fresh P-256 private key in PEM."""
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -141,9 +141,9 @@ def certificate(
     serial: int | None = None,
 ) -> tuple[Any, Any]:
     """Return (certificate, private key), signed by `issuer` (such a pair) or by itself; it runs ten days."""
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     ends = ends or datetime.now(UTC) + timedelta(days=5)
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -164,7 +164,7 @@ def certificate(
 
 def pem(thing: Any) -> str:
     """Return a certificate or a private key in PEM."""
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     if hasattr(thing, "private_bytes"):
         return thing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

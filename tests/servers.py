@@ -227,7 +227,7 @@ def postgresql(folder: Path) -> Iterator[Server]:
     ):
         command += ["-c", setting]
     admin = {"username": "admin", "password": password}
-    import psycopg  # noqa: PLC0415  # only where there is a server
+    import psycopg  # only where there is a server
 
     def ready() -> bool:
         try:
@@ -277,7 +277,7 @@ def mariadb(folder: Path) -> Iterator[Server]:
     command += [f"--ssl-cert={folder}/server.crt", f"--ssl-key={folder}/server.key", "--innodb-buffer-pool-size=16M"]
     command += ["--general-log=1", f"--general-log-file={folder}/general.log", "--max-connect-errors=100000"]
     admin = {"username": "admin", "password": password}
-    import pymysql  # noqa: PLC0415
+    import pymysql
 
     def ready() -> bool:
         try:
@@ -310,11 +310,11 @@ def redis(folder: Path, password: str = "made-up-redis-password", *, tls: bool =
 
 def certificate(folder: Path) -> None:
     """Write a self-signed `server.key` and `server.crt` for localhost."""
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+    from datetime import UTC, datetime, timedelta
 
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])

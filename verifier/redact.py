@@ -77,9 +77,9 @@ def _cut(raw: bytes, spans: Spans) -> str:
     out: list[str] = []
     end = 0
     for a, b in sorted(spans):
-        while a > end and raw[a] & 0xC0 == 0x80:  # noqa: PLR2004  # a UTF-8 continuation byte
+        while a > end and raw[a] & 0xC0 == 0x80:  # a UTF-8 continuation byte
             a -= 1  # noqa: PLW2901
-        while b < len(raw) and raw[b] & 0xC0 == 0x80:  # noqa: PLR2004  # same
+        while b < len(raw) and raw[b] & 0xC0 == 0x80:  # same
             b += 1  # noqa: PLW2901
         if a > end or not out:
             out.append(raw[end:a].decode("utf-8", "surrogatepass"))
@@ -121,7 +121,7 @@ def _plain(m: re.Match[bytes]) -> bytes:
     if name:
         return _NAMED[name]
     number = int(decimal) if decimal else int(code or hexadecimal, 16)
-    return chr(number).encode("utf-8", "surrogatepass") if number < 0x110000 else b"?"  # noqa: PLR2004  # Unicode's end
+    return chr(number).encode("utf-8", "surrogatepass") if number < 0x110000 else b"?"  # Unicode's end
 
 
 def _fold(text: bytes) -> str:

@@ -84,11 +84,11 @@ def _ruling(kind: Kind, rule: Rule, view: _View) -> Ruling:
 def _unlisted(view: _View) -> Ruling:
     """Name the reason that a reply nobody listed gives away by itself (design rules 1, 2 and 6)."""
     status = view.reply.status
-    if status == 429:  # noqa: PLR2004  # the HTTP statuses are their own names
+    if status == 429:  # the HTTP statuses are their own names
         return Ruling("undecided", "too many requests", why=Doubt.THROTTLED)
-    if status in {408, 425} or status >= 500:  # noqa: PLR2004
+    if status in {408, 425} or status >= 500:
         return Ruling("undecided", f"the provider answered {status}", why=Doubt.UNREACHABLE)
-    if 300 <= status < 400:  # noqa: PLR2004
+    if 300 <= status < 400:
         return Ruling("undecided", "a redirect, which is never followed", why=Doubt.BLOCKED)
     if status in {203, 407, 511}:
         return Ruling("undecided", f"a proxy answered ({status})", why=Doubt.BLOCKED)

@@ -191,7 +191,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
         conditions = (
             len(self.json) + len(self.words) + len(self.header) + bool(self.only) + bool(self.text) + bool(self.exact)
         )
-        return bool(telling) or (bool(said) and conditions >= 2)  # noqa: PLR2004  # generic words and one thing more
+        return bool(telling) or (bool(said) and conditions >= 2)  # generic words and one thing more
 
 
 class PrivilegeSpec(Struct, frozen=True, forbid_unknown_fields=True):

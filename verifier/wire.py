@@ -150,7 +150,9 @@ def addresses(credential: Credential, port: int, base_url: str | None) -> list[t
     for text in _part(credential, "host").split(","):
         host, own = _host_port(text.strip())
         number = own or given or str(port)
-        if not _HOST.fullmatch(host) or not (number.isascii() and number.isdigit() and 0 < int(number[:6]) < 65_536):  # noqa: PLR2004  # ports
+        if not _HOST.fullmatch(host) or not (
+            number.isascii() and number.isdigit() and 0 < int(number[:6]) < 65_536
+        ):  # ports
             return []
         found.append((host.strip("[]").lower(), int(number)))
     return found

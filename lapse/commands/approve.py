@@ -41,7 +41,7 @@ def run(name: str, who: str | None, steps: tuple[str, ...], config: Path | None,
 
 def _tell(desk: Desk, rotation: str, turn: int) -> bool:
     """Hand the next turn to the process that is the executor now, if there is one."""
-    from playbooks.durable import Broken, Remote, at_work  # noqa: PLC0415  # DBOS is slow to import
+    from playbooks.durable import Broken, Remote, at_work  # DBOS is slow to import
 
     if not at_work(desk.place):
         return False

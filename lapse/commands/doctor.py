@@ -37,7 +37,7 @@ def _catalogue(setup: Setup) -> str:
 
 
 def _egress(setup: Setup) -> str:
-    from verifier.egress import Egress, RefusedError  # noqa: PLC0415  # only for this check
+    from verifier.egress import Egress, RefusedError  # only for this check
 
     try:
         Egress(setup.catalogue.manifest(), settings=setup.settings(), overrides=setup.base_urls)
@@ -52,8 +52,8 @@ def _egress(setup: Setup) -> str:
 
 
 def _ledger(setup: Setup) -> str:
-    from lapse.ledger.db import path_of  # noqa: PLC0415  # SQLAlchemy is slow to import
-    from lapse.ledger.errors import LedgerError  # noqa: PLC0415
+    from lapse.ledger.db import path_of  # SQLAlchemy is slow to import
+    from lapse.ledger.errors import LedgerError
 
     try:
         path = path_of(setup.config.ledger_url)
@@ -73,8 +73,8 @@ def _key(setup: Setup) -> str:
     reference = setup.config.ledger.key
     if not reference:
         return "note  sealing key: none, so secrets are kept for the run only; `lapse ledger init` makes one"
-    from lapse.ledger.errors import LedgerError  # noqa: PLC0415  # SQLAlchemy is slow to import
-    from lapse.ledger.keys import key_source  # noqa: PLC0415
+    from lapse.ledger.errors import LedgerError  # SQLAlchemy is slow to import
+    from lapse.ledger.keys import key_source
 
     try:
         source = key_source(reference)

@@ -112,7 +112,7 @@ class Intake:
         self, batch: Batch, items: Iterable[Claim | Skipped], whole: Callable[[], bool], tree: Tree | None = None
     ) -> None:
         """Read rows into the ledger; `whole` is asked afterwards whether they were a complete scan."""
-        from lapse.ledger import Scan  # noqa: PLC0415  # SQLAlchemy is slow to import
+        from lapse.ledger import Scan  # SQLAlchemy is slow to import
 
         told = _Told(batch.name, quiet=self._quiet)
         scan = Scan(
@@ -154,7 +154,7 @@ class Intake:
         return {**finding.parts, "hidden": Secret(f"{finding.scanner}:{finding.rule}:{known}")}
 
     def _from_source(self, claim: Claim, tree: Tree) -> Claim:
-        from verifier.ingest.source import recover, restore  # noqa: PLC0415  # only with --source
+        from verifier.ingest.source import recover, restore  # only with --source
 
         claim = tree.annotate(claim)
         if isinstance(claim.value, Secret):
@@ -205,8 +205,8 @@ def open_tree(stack: ExitStack, source: Path | None) -> Tree | None:
     """Open what `--source` names; a `Stop` when it is nothing to read from."""
     if source is None:
         return None
-    from verifier.ingest.boxes import UnreadableSource  # noqa: PLC0415  # only with --source
-    from verifier.ingest.source import open_source  # noqa: PLC0415
+    from verifier.ingest.boxes import UnreadableSource  # only with --source
+    from verifier.ingest.source import open_source
 
     try:
         tree = open_source(source)

@@ -50,7 +50,7 @@ def run(options: Options, config: Path | None) -> Exit:
             status = ledger.status()
             write_reports(ledger, setup.config.nightly.reports)
             if setup.config.metrics.textfile:
-                from lapse.metrics import registry, write_textfile  # noqa: PLC0415  # only where it is wanted
+                from lapse.metrics import registry, write_textfile  # only where it is wanted
 
                 write_textfile(setup.config.metrics.textfile, registry(ledger, night))
         except LedgerError as e:

@@ -26,7 +26,7 @@ def _books(config: Path | None) -> dict[str, Playbook]:
 def run(config: Path | None) -> Exit:
     """List all playbooks."""
     rows = [
-        (b.id, ", ".join(b.kinds[:3]) + (" …" if len(b.kinds) > 3 else ""), b.issuer or "a person", b.title)  # noqa: PLR2004
+        (b.id, ", ".join(b.kinds[:3]) + (" …" if len(b.kinds) > 3 else ""), b.issuer or "a person", b.title)
         for b in _books(config).values()
     ]
     table(("playbook", "for", "issuer", "title"), sorted(rows))

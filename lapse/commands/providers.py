@@ -58,7 +58,7 @@ def _plain(kind: Kind) -> dict[str, object]:
 
 
 def _calls(catalogue: Catalogue, *, json: bool) -> None:
-    from verifier.ingest import pull  # noqa: PLC0415  # only for this list
+    from verifier.ingest import pull  # only for this list
 
     calls = sorted({*catalogue.manifest(), *pull.CALLS}, key=lambda c: (c.kind, c.host, c.path))
     if json:
@@ -69,7 +69,7 @@ def _calls(catalogue: Catalogue, *, json: bool) -> None:
 
 
 def _coverage(catalogue: Catalogue, scanner: str) -> None:
-    from verifier.classify import Aliases  # noqa: PLC0415  # a large table
+    from verifier.classify import Aliases  # a large table
 
     aliases = Aliases((s, r, k.id) for k in catalogue for s, rules in k.aliases.items() for r in rules)
     rules = {rule: alias for rule in aliases.tables.get(scanner, ()) if (alias := aliases.get(scanner, rule))}

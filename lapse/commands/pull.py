@@ -31,7 +31,7 @@ def pulls(name: str) -> bool:
 
 def pull(setup: Setup, intake: Intake, name: str, *, partial: bool) -> None:
     """Pull everything that the API has and read it in; what was not pulled is unknown, not gone."""
-    from lapse.commands.ingest import Batch  # noqa: PLC0415  # it imports this module
+    from lapse.commands.ingest import Batch  # it imports this module
 
     named = _NAMED.fullmatch(name)
     if named is None:

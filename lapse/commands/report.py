@@ -74,7 +74,7 @@ def _write(ledger: Ledger, shape: str, out: TextIO) -> None:
         case "jsonl":
             listing.lines(ledger, Select(), out)
         case "html":
-            from lapse.output import html  # noqa: PLC0415  # Jinja2 is slow to import
+            from lapse.output import html  # Jinja2 is slow to import
 
             html.write(ledger, out)
         case "markdown":

@@ -29,10 +29,10 @@ def run(config: Path | None, host: str | None, port: int | None, *, quiet: bool)
     serve = setup.config.serve
     place = (host or serve.host, serve.port if port is None else port)
     _check(serve, place[0])
-    import uvicorn  # noqa: PLC0415  # only where pages are served
+    import uvicorn  # only where pages are served
 
-    from lapse.web.app import application  # noqa: PLC0415  # Jinja2 and Starlette are slow to import
-    from lapse.web.house import House  # noqa: PLC0415
+    from lapse.web.app import application  # Jinja2 and Starlette are slow to import
+    from lapse.web.house import House
 
     with setup.ledger() as ledger, _bound(*place) as listener:
         house = House(setup, ledger, serve, getpass.getuser())

@@ -61,7 +61,7 @@ class Setup:
         return Catalogue(replace(k, limits=self._limits(k.id, k.vendor, k.limits)) for k in found)
 
     def _known(self, found: Catalogue) -> None:
-        from difflib import get_close_matches  # noqa: PLC0415  # only where something may be wrong
+        from difflib import get_close_matches  # only where something may be wrong
 
         names = {k.id for k in found} | {k.vendor for k in found}
         for name in self.config.providers:
@@ -128,7 +128,7 @@ class Setup:
         return Terms(scope, patience, self.base_urls, frozenset(c.canaries.aws_accounts), stay)
 
     def _schedule(self) -> Schedule:
-        from lapse.ledger import Schedule  # noqa: PLC0415  # SQLAlchemy is slow to import
+        from lapse.ledger import Schedule  # SQLAlchemy is slow to import
 
         night = self.config.nightly
         return Schedule(
@@ -140,7 +140,7 @@ class Setup:
 
     def ledger(self) -> Ledger:
         """Open (or make) the ledger."""
-        from lapse.ledger import LedgerError, open_ledger  # noqa: PLC0415  # SQLAlchemy is slow to import
+        from lapse.ledger import LedgerError, open_ledger  # SQLAlchemy is slow to import
 
         try:
             return open_ledger(self.config.ledger_url, self.config.ledger.key or None, self._schedule())

@@ -63,7 +63,7 @@ def _line(e: Entry) -> str:
 
 def completion(shell: str) -> Exit:
     """Print the completion script of a shell."""
-    from typer._completion_shared import get_completion_script  # noqa: PLC0415  # only here
+    from typer._completion_shared import get_completion_script  # only here
 
     if shell not in SHELLS:
         raise Stop(f"no completion for {shell}; there is one for {', '.join(SHELLS)}", Exit.USAGE)

@@ -37,18 +37,18 @@ _HASH_BYTES = 16
 _GC_EVERY = 100_000
 _HIGHEST = b"\xff" * 14
 _NEAR = (
-    "WITH k(low, high) AS (VALUES "  # noqa: S608  # fixed text
+    "WITH k(low, high) AS (VALUES "  # fixed text
     + ",".join(["(?,?)"] * _PAIRS)
     + ") SELECT c.id, c.hash, c.vendor, c.digits, s.kept, s.last_scan FROM k CROSS JOIN credentials c"
     " ON c.hash >= k.low AND c.hash < k.high JOIN states s ON s.credential = c.id"
 )
 _KNOWN = (
-    "WITH k(c, p) AS (VALUES "  # noqa: S608  # fixed text
+    "WITH k(c, p) AS (VALUES "  # fixed text
     + ",".join(["(?,?)"] * _PAIRS)
     + ") SELECT f.credential, f.place, f.id, f.last_scan, f.removed, f.whole FROM k CROSS JOIN findings f"
     " ON f.credential = k.c AND f.place = k.p"
 )
-_NEW_FINDING = f"INSERT INTO findings VALUES ({','.join(f'?{n}' for n in range(1, 16))},{{whole}},?15,NULL)"  # noqa: S608
+_NEW_FINDING = f"INSERT INTO findings VALUES ({','.join(f'?{n}' for n in range(1, 16))},{{whole}},?15,NULL)"
 _SEEN_AGAIN = "UPDATE findings SET last_scan = max(last_scan, ?), whole = max(whole, ?), removed = NULL WHERE id = ?"
 _encode = msgspec.msgpack.Encoder().encode
 _Claimed = tuple[Finding, CredentialID, str]
@@ -136,7 +136,7 @@ class Intake:
     def _remove_from(self, origins: Sequence[int], at: int) -> None:
         """Mark what earlier complete scans had in these sources and this one lacks; one transaction a batch."""
         gone = (
-            "SELECT id, credential FROM findings WHERE source IN (" + ",".join("?" * len(origins)) + ")"  # noqa: S608
+            "SELECT id, credential FROM findings WHERE source IN (" + ",".join("?" * len(origins)) + ")"
             " AND last_scan<? AND whole=1 AND removed IS NULL LIMIT ?"
         )
         more = True
@@ -368,7 +368,7 @@ class _Batch:
         rows = self._new.setdefault(table, [])
         number = next_id(self._raw, table)
         rows.append((number, *row))
-        self._raw.execute(f"INSERT INTO {table} VALUES ({','.join('?' * (len(row) + 1))})", rows[-1])  # noqa: S608
+        self._raw.execute(f"INSERT INTO {table} VALUES ({','.join('?' * (len(row) + 1))})", rows[-1])
         return number
 
     def tell(self, at: int, again: Sequence[int], sealed: Sequence[int] | dict[int, Any] = ()) -> None:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 PAGE = 500
 _FOLDED = Knowledge.__struct_fields__
-_UPDATE = f"UPDATE states SET {','.join(f'{name}=?' for name in _FOLDED)} WHERE credential=?"  # noqa: S608
+_UPDATE = f"UPDATE states SET {','.join(f'{name}=?' for name in _FOLDED)} WHERE credential=?"
 _VERDICT = ",".join(f"v.{name}" for name in COLUMNS)
 _DUE = (
-    f"SELECT c.id, c.hash, c.vendor, c.provider, c.candidates, s.last_live, s.dead_since, b.nonce, b.blob, {_VERDICT}"  # noqa: S608
+    f"SELECT c.id, c.hash, c.vendor, c.provider, c.candidates, s.last_live, s.dead_since, b.nonce, b.blob, {_VERDICT}"
     " FROM states s JOIN credentials c ON c.id = s.credential"
     " JOIN sealed b ON b.credential = s.credential LEFT JOIN verdicts v ON v.id = s.last"
     " WHERE s.credential > ? {where} ORDER BY s.credential LIMIT ?"
@@ -108,7 +108,7 @@ def recall(db: Database, credentials: Sequence[Credential], since: datetime | No
         hashes = [split_id(c.id)[1] for c in page]
         marks = ",".join("?" * len(hashes))
         sql = (
-            f"SELECT c.hash, s.last_live, s.dead_since, s.at, s.confirmed, s.due, {_VERDICT} FROM credentials c"  # noqa: S608
+            f"SELECT c.hash, s.last_live, s.dead_since, s.at, s.confirmed, s.due, {_VERDICT} FROM credentials c"
             " JOIN states s ON s.credential = c.id LEFT JOIN verdicts v ON v.id = s.last"
             f" WHERE c.hash IN ({marks})"
         )
@@ -143,7 +143,7 @@ def record(writer: Writer, schedule: Schedule, judged: Sequence[Judged], run: Ru
             privilege = None if who is None else who.privilege.value
             facts = Facts(verdict_id, at, row[0], row[1], row[3], row[4], privilege, later)
             known[one.id] = (credential, fold(old, facts))
-        raw.executemany(f"INSERT INTO verdicts VALUES ({','.join('?' * len(rows[0]))})", rows)  # noqa: S608
+        raw.executemany(f"INSERT INTO verdicts VALUES ({','.join('?' * len(rows[0]))})", rows)
         raw.executemany(
             _UPDATE, [(*(getattr(state, name) for name in _FOLDED), credential) for credential, state in known.values()]
         )

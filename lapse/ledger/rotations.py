@@ -44,7 +44,7 @@ class Rotations:
         """Append `started`, unless this credential has an open run (`Taken`)."""
         with self._writer().write() as raw:
             number = numbers(raw, [credential])[credential]
-            sql = f"SELECT r.run FROM rotations r WHERE r.credential = ? AND r.what = 'started' AND {_OPEN}"  # noqa: S608
+            sql = f"SELECT r.run FROM rotations r WHERE r.credential = ? AND r.what = 'started' AND {_OPEN}"
             if held := raw.execute(sql, (number,)).fetchone():
                 raise Taken(held[0], "this key")
             if raw.execute("SELECT 1 FROM rotations WHERE run = ?", (run,)).fetchone():
@@ -54,7 +54,7 @@ class Rotations:
     def claim(self, run: str, resource: str) -> None:
         """Append `claimed` for `resource` once, unless another open run holds it (`Taken`)."""
         with self._writer().write() as raw:
-            sql = f"SELECT r.run FROM rotations r WHERE r.what = 'claimed' AND r.step = ? AND {_OPEN}"  # noqa: S608
+            sql = f"SELECT r.run FROM rotations r WHERE r.what = 'claimed' AND r.step = ? AND {_OPEN}"
             holders = {row[0] for row in raw.execute(sql, (resource,))}
             if others := holders - {run}:
                 raise Taken(min(others), resource)
@@ -69,7 +69,7 @@ class Rotations:
     def entries(self, run: str) -> Sequence[Entry]:
         """Return a run's entries, oldest first."""
         with self._db.read() as connection:
-            sql = f"SELECT {_COLUMNS} FROM rotations WHERE run = ? ORDER BY id"  # noqa: S608
+            sql = f"SELECT {_COLUMNS} FROM rotations WHERE run = ? ORDER BY id"
             rows = connection.exec_driver_sql(sql, (run,)).fetchall()
         if not rows:
             raise Unknown(f"there is no rotation {run}; `lapse status` lists those under way")
@@ -78,7 +78,7 @@ class Rotations:
     def open_runs(self) -> Sequence[str]:
         """Return the runs that have not ended, oldest first."""
         with self._db.read() as connection:
-            sql = f"SELECT r.run FROM rotations r WHERE r.what = 'started' AND {_OPEN} ORDER BY r.id"  # noqa: S608
+            sql = f"SELECT r.run FROM rotations r WHERE r.what = 'started' AND {_OPEN} ORDER BY r.id"
             return [str(row[0]) for row in connection.exec_driver_sql(sql)]
 
     def runs(self, credential: CredentialID | None = None) -> Sequence[str]:

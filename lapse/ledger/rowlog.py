@@ -45,5 +45,5 @@ def segment(table: str, rows: Sequence[Row]) -> tuple[Segment, bytes]:
 
 def next_id(raw: sqlite3.Connection, table: str) -> int:
     """Return the id that the next row of a log gets. Call inside a write transaction only."""
-    newest = raw.execute(f"SELECT max(id) FROM {table}").fetchone()[0]  # noqa: S608  # our own table names
+    newest = raw.execute(f"SELECT max(id) FROM {table}").fetchone()[0]  # our own table names
     return int(newest or 0) + 1

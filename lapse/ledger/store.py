@@ -180,7 +180,7 @@ class Ledger:
         """Count the credentials that are due but whose secret is not in the ledger (never kept, or purged undead)."""
         where, args = recording.due_where(at, at, provider, since)
         sql = (
-            "SELECT count(*) FROM states s JOIN credentials c ON c.id = s.credential"  # noqa: S608
+            "SELECT count(*) FROM states s JOIN credentials c ON c.id = s.credential"
             f" WHERE s.kept != 1 AND s.confirmed = 0 {where}"
         )
         with self._db.read() as connection:
@@ -216,7 +216,7 @@ class Ledger:
                 numbers = recording.numbers(raw, batch).values()
                 for column, value in values.items():
                     if value is not None:
-                        sql = f"UPDATE states SET {column}=? WHERE credential=?"  # noqa: S608
+                        sql = f"UPDATE states SET {column}=? WHERE credential=?"
                         raw.executemany(sql, [(value.value, number) for number in numbers])
                 payload = Payload(owner=owner or "", canary=canary or "")
                 refs = Refs(touched=pack_ids(set(numbers)))
@@ -249,7 +249,7 @@ class Ledger:
             with self._writer.write() as raw:
                 numbers = sorted(set(recording.numbers(raw, batch).values()))
                 marks = ",".join("?" * len(numbers))
-                sql = f"SELECT credential FROM sealed WHERE credential IN ({marks})"  # noqa: S608
+                sql = f"SELECT credential FROM sealed WHERE credential IN ({marks})"
                 rows = raw.execute(sql, numbers).fetchall()
                 if not rows:
                     continue

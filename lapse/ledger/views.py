@@ -52,7 +52,7 @@ _KEPT = (Kept.NEVER, Kept.SEALED, Kept.PURGED)
 _V = ",".join(f"v.{name}" for name in COLUMNS)
 _W = ",".join(f"w.{name}" for name in COLUMNS)
 _KEYS = (
-    "SELECT c.id, c.hash, c.vendor, c.digits, c.provider, c.candidates, c.hint, c.incomplete, a.at, z.at,"  # noqa: S608
+    "SELECT c.id, c.hash, c.vendor, c.digits, c.provider, c.candidates, c.hint, c.incomplete, a.at, z.at,"
     " s.findings, s.present, s.kept, s.owner, s.canary, s.at, s.confirmed, s.first_live, s.last_live, s.dead_since,"
     f" s.confirmed_at, s.due, s.streak, {_V}, {_W}"
     " FROM states s JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan"
@@ -233,7 +233,7 @@ _JOINS = (
 
 def places(db: Database, name: CredentialID) -> Iterator[Found]:
     """Yield where a credential was found, as first seen, removed places included."""
-    sql = f"SELECT {_FOUND} FROM findings f{_JOINS} WHERE f.credential = ? AND f.id > ? ORDER BY f.id LIMIT ?"  # noqa: S608
+    sql = f"SELECT {_FOUND} FROM findings f{_JOINS} WHERE f.credential = ? AND f.id > ? ORDER BY f.id LIMIT ?"
     number, after = number_of(db, name), 0
     while True:
         with db.read() as connection:
@@ -254,7 +254,7 @@ def places_of(db: Database, names: Sequence[CredentialID], most: int) -> Iterato
     for start in range(0, len(names), _PAGE):
         wanted = {bytes.fromhex(name.rpartition("-")[2]): name for name in names[start : start + _PAGE]}
         marks = ",".join("?" * len(wanted))
-        sql = f"SELECT f.hash, {_FOUND} FROM ({inner.format(marks=marks)}) f{_JOINS} WHERE f.nth <= ? ORDER BY f.id"  # noqa: S608
+        sql = f"SELECT f.hash, {_FOUND} FROM ({inner.format(marks=marks)}) f{_JOINS} WHERE f.nth <= ? ORDER BY f.id"
         with db.read() as connection:
             rows = connection.exec_driver_sql(sql, (*wanted, most)).fetchall()
         for row in rows:
@@ -269,11 +269,11 @@ def remarks(
         wanted = {bytes.fromhex(name.rpartition("-")[2]): name for name in names[start : start + _PAGE]}
         where = f"c.hash IN ({','.join('?' * len(wanted))})"
         turned = (
-            "SELECT c.hash, max(v.at) FROM credentials c JOIN verdicts v ON v.credential = c.id"  # noqa: S608
+            "SELECT c.hash, max(v.at) FROM credentials c JOIN verdicts v ON v.credential = c.id"
             f" WHERE {where} AND v.turn IS NOT NULL GROUP BY c.hash"
         )
         noted = (
-            "SELECT c.hash, e.at, e.kind, e.payload FROM credentials c JOIN mentions m ON m.credential = c.id"  # noqa: S608
+            "SELECT c.hash, e.at, e.kind, e.payload FROM credentials c JOIN mentions m ON m.credential = c.id"
             f" JOIN events e ON e.seq = m.seq WHERE {where} AND e.kind = 'note' ORDER BY e.seq"
         )
         with db.read() as connection:
@@ -333,7 +333,7 @@ def story(db: Database, name: CredentialID) -> list[Story]:
         told += [Seen(moment(at), scanner, file, n) for at, scanner, file, n in ask(seen, (number,))]
         gone = "SELECT removed, count(*) FROM findings WHERE credential=? AND removed IS NOT NULL GROUP BY removed"
         told += [Gone(moment(at), n) for at, n in ask(gone, (number,))]
-        for row in ask(f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=?", (number,)):  # noqa: S608
+        for row in ask(f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=?", (number,)):
             verdict = read_verdict(tuple(row[3:]))
             if verdict is not None:
                 told.append(Told(moment(row[0]), verdict, row[1], None if row[2] is None else Turn(row[2])))
@@ -349,7 +349,7 @@ def story(db: Database, name: CredentialID) -> list[Story]:
 def resolve(db: Database, prefix: str) -> CredentialID:
     """Return the id that a short id, or a unique beginning of an id (vendor included or digits alone), means."""
     vendor, _, digits = prefix.strip().lower().rpartition("-")
-    if len(digits) > 32 or not set(digits) <= set("0123456789abcdef") or not (vendor or digits):  # noqa: PLR2004
+    if len(digits) > 32 or not set(digits) <= set("0123456789abcdef") or not (vendor or digits):
         raise UnknownKey(f"{prefix!r} is not the id of a key; ids look like aws-7f3a9c")
     low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
     sql = "SELECT hash, vendor, digits FROM credentials WHERE hash BETWEEN ? AND ?"

@@ -73,13 +73,13 @@ def bucket(address: str, endpoint: str = "") -> Bucket:
 
 class _S3Bucket:
     def __init__(self, name: str, prefix: str, endpoint: str) -> None:
-        import boto3  # noqa: PLC0415  # slow to import
+        import boto3  # slow to import
 
         self._name, self._prefix = name, prefix
         self._client = boto3.client("s3", endpoint_url=endpoint or None)
 
     def items(self) -> Iterator[Item]:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # slow to import
+        from botocore.exceptions import BotoCoreError, ClientError  # slow to import
 
         pages = self._client.get_paginator("list_objects_v2")
         try:
@@ -90,8 +90,8 @@ class _S3Bucket:
             raise Trouble(f"s3://{self._name}: {_code(e)}") from None
 
     def fetch(self, name: str, target: Path) -> None:
-        from boto3.exceptions import Boto3Error  # noqa: PLC0415  # slow to import
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+        from boto3.exceptions import Boto3Error  # slow to import
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             self._client.download_file(self._name, name, str(target))
@@ -125,9 +125,9 @@ class _GoogleBucket:
     def _headers(self) -> dict[str, str]:
         if not self._endpoint.startswith("https://"):
             return {}  # an emulator on this machine; a token never travels in the clear
-        import google.auth  # noqa: PLC0415  # slow to import
-        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
-        from google.auth.transport.requests import Request  # noqa: PLC0415
+        import google.auth  # slow to import
+        from google.auth.exceptions import GoogleAuthError
+        from google.auth.transport.requests import Request
 
         try:
             credentials, _ = google.auth.default(scopes=[_GCS_SCOPE])
@@ -161,8 +161,8 @@ class _AzureBucket:
         headers = {"x-ms-version": _AZURE_VERSION}
         if not self._endpoint.startswith("https://"):
             return headers  # an emulator on this machine; a token never travels in the clear
-        from azure.core.exceptions import ClientAuthenticationError  # noqa: PLC0415  # slow to import
-        from azure.identity import DefaultAzureCredential  # noqa: PLC0415
+        from azure.core.exceptions import ClientAuthenticationError  # slow to import
+        from azure.identity import DefaultAzureCredential
 
         try:
             with DefaultAzureCredential() as login:
@@ -193,7 +193,7 @@ class _AzureBucket:
 
 
 def _date(properties: dict[str, str]) -> str:
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # Azure only
+    from email.utils import parsedate_to_datetime  # Azure only
 
     try:
         return parsedate_to_datetime(properties.get("Last-Modified", "")).isoformat()

@@ -191,7 +191,7 @@ class Nightly:
     def _hear(self, exchange: Exchange) -> None:
         kind = exchange.call.kind
         self._calls[kind] += 1
-        if exchange.status == 429 or exchange.trouble is Doubt.THROTTLED:  # noqa: PLR2004
+        if exchange.status == 429 or exchange.trouble is Doubt.THROTTLED:
             self._throttled[kind] += 1
 
     # ── acting and telling ─────────────────────────────────────────────────────────────────────────────
@@ -222,7 +222,7 @@ def sentence(news: DiffOut) -> str:
 
 def write_reports(ledger: Ledger, paths: Iterable[str]) -> None:
     """Write the configured reports, each whole or not at all."""
-    from lapse.commands.report import ENDINGS, write_file  # noqa: PLC0415  # where reports are written
+    from lapse.commands.report import ENDINGS, write_file  # where reports are written
 
     for path in paths:
         target = Path(path).expanduser()

@@ -149,10 +149,10 @@ def days(value: float | None) -> str:
     """Return a span in days, or in hours and minutes where it is short."""
     if value is None:
         return "—"
-    if value >= 2:  # noqa: PLR2004
+    if value >= 2:
         return f"{value:,.0f} days"
     hours = value * 24
-    return f"{hours:.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004
+    return f"{hours:.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
 
 
 def tiles(s: Status) -> list[tuple[str, int, str, str]]:
@@ -188,7 +188,7 @@ def drawn(f: Figures) -> list[Markup]:
 
 def _sections(ledger: Ledger, database: Database) -> Iterator[Section]:
     for n, (title, says, select) in enumerate(_SECTIONS):
-        yield Section(title, says, n < 2, _blocks(ledger, database, select))  # noqa: PLR2004  # what is live is open
+        yield Section(title, says, n < 2, _blocks(ledger, database, select))  # what is live is open
 
 
 def _blocks(ledger: Ledger, database: Database, select: Select) -> Iterator[Block]:

@@ -193,7 +193,7 @@ def _answers(url: str) -> bool:
 
 
 def _logs_in(server: Server) -> bool:
-    import psycopg  # noqa: PLC0415  # only where PostgreSQL is
+    import psycopg  # only where PostgreSQL is
 
     try:
         psycopg.connect(

@@ -98,7 +98,7 @@ class World:
         self.servers.append(f"a simulator that plays {len(vendors)} SaaS providers with replies from their specs")
 
     def _openbao(self, server: Server) -> str:
-        import hvac  # noqa: PLC0415  # slow to import
+        import hvac  # slow to import
 
         client = hvac.Client(url=server.url, token=server.password)
         live, revoked = (
@@ -115,7 +115,7 @@ class World:
         return servers.ministack(folder, keys.aws_id("123456789012", "root"), keys.aws_secret("root"))
 
     def _aws(self, server: Server) -> str:
-        import boto3  # noqa: PLC0415  # slow to import
+        import boto3  # slow to import
 
         iam = boto3.client(
             "iam",
@@ -138,7 +138,7 @@ class World:
         return "MiniStack (AWS, signatures checked): a root key, one user's key, one deleted key"
 
     def _postgresql(self, server: Server) -> str:
-        import psycopg  # noqa: PLC0415  # slow to import
+        import psycopg  # slow to import
 
         password = keys.draw("abcdefghjkmnpqrstuvwxyz23456789", 20, "orders")
         with psycopg.connect(

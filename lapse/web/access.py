@@ -124,7 +124,7 @@ class Limit:
         """Count an attempt, and say whether it is within the limit."""
         now = self._clock()
         with self._lock:
-            if len(self._seen) > 10_000:  # noqa: PLR2004  # an attacker with many addresses costs no memory
+            if len(self._seen) > 10_000:  # an attacker with many addresses costs no memory
                 self._seen.clear()
             times = self._seen.setdefault(who, deque())
             while times and now - times[0] > self._seconds:

@@ -288,7 +288,7 @@ def _done(house: House, state: RunState, verb: str, who: str, fields: dict[str, 
 
 def _go_on(house: House, name: str, turn: int) -> str:
     """Hand the turn to the executor, if one is at work."""
-    from playbooks.durable import Broken, Remote, at_work  # noqa: PLC0415  # DBOS is slow to import
+    from playbooks.durable import Broken, Remote, at_work  # DBOS is slow to import
 
     place = house.desk.place
     if at_work(place):

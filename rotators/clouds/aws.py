@@ -58,7 +58,7 @@ def judge(code: str, status: int) -> Trouble:
 @contextmanager
 def aws(doing: str) -> Iterator[None]:
     """Turn what botocore raises into an `AwsError` whose sentence begins with what we were doing."""
-    from botocore import exceptions as e  # noqa: PLC0415  # 0.3 s to import; only where there is an AWS call
+    from botocore import exceptions as e  # 0.3 s to import; only where there is an AWS call
 
     try:
         yield
@@ -94,7 +94,7 @@ class Aws:
         `mark` is for calls that must not be sent twice: no retries, and the mark in the User-Agent, which CloudTrail
         keeps. An admin login that is the leaked key itself is `ProviderError(REFUSED)`.
         """
-        from botocore.config import Config  # noqa: PLC0415
+        from botocore.config import Config
 
         with aws("log in"):
             session = self._session
@@ -117,14 +117,14 @@ class Aws:
 
     @cached_property
     def _base(self) -> boto3.Session:
-        import boto3  # noqa: PLC0415
+        import boto3
 
         settings = self._settings
         return boto3.Session(profile_name=settings.get("profile") or None, region_name=settings.get("region") or None)
 
     @cached_property
     def _session(self) -> boto3.Session:
-        import boto3  # noqa: PLC0415
+        import boto3
 
         role = self._settings.get("role")
         if not role:

@@ -67,10 +67,10 @@ class Google:
 
     def token(self, leaked: str = "") -> str:
         """Return an access token of the admin; no login is `ProviderError(DENIED)`, the leaked key is `REFUSED`."""
-        import google.auth  # noqa: PLC0415  # 0.2 s, and only where Google is called
-        import requests  # noqa: PLC0415
-        from google.auth import exceptions as e  # noqa: PLC0415
-        from google.auth.transport.requests import Request  # noqa: PLC0415
+        import google.auth  # 0.2 s, and only where Google is called
+        import requests
+        from google.auth import exceptions as e
+        from google.auth.transport.requests import Request
 
         try:
             found, _ = google.auth.default(scopes=[_SCOPE])

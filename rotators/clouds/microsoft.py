@@ -70,8 +70,8 @@ class Microsoft:
         known = self._tokens.get(scope)
         if known is not None and known[1] > time.time() + _MARGIN:
             return known[0]
-        from azure.core.exceptions import AzureError, ClientAuthenticationError  # noqa: PLC0415  # 0.4 s, only here
-        from azure.identity import DefaultAzureCredential  # noqa: PLC0415
+        from azure.core.exceptions import AzureError, ClientAuthenticationError  # 0.4 s, only here
+        from azure.identity import DefaultAzureCredential
 
         host = os.environ.get("AZURE_AUTHORITY_HOST", _PUBLIC[0]).removeprefix("https://").strip("/")
         words: dict[str, bool] = {} if host in _PUBLIC else {"disable_instance_discovery": True}
@@ -99,7 +99,7 @@ class Microsoft:
 
 def _tenant(token: str) -> str:
     """Read the `tid` of a token that was just fetched; nothing is trusted on its account."""
-    from base64 import urlsafe_b64decode  # noqa: PLC0415
+    from base64 import urlsafe_b64decode
 
     middle = [*token.split("."), "", ""][1]
     try:

@@ -106,7 +106,7 @@ class Service:
         usual = Trouble.LATER if answer.status >= _SERVER_ERROR or code in _AGAIN else Trouble.REFUSED
         trouble = usual if code in _AGAIN else _TROUBLE.get(answer.status, usual)
         text = " ".join(said.message.split())[:200]
-        remedy = "; log in again as the admin" if answer.status == 401 else ""  # noqa: PLR2004  # HTTP
+        remedy = "; log in again as the admin" if answer.status == 401 else ""  # HTTP
         message = f"{self._name} would not {what}: {code}{': ' if text else ''}{text}{remedy}"
         wait = (answer.retry_after() or timedelta(seconds=5)) if trouble is Trouble.LATER else None
         return RestError(trouble, message, answer.status, code, wait)

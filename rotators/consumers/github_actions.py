@@ -83,7 +83,7 @@ class GitHubActions:
 def seal(key: str, value: str) -> str:
     """Seal a value (libsodium's sealed box) for a public key in Base64; the result is Base64 too."""
     try:
-        from nacl.public import PublicKey, SealedBox  # noqa: PLC0415
+        from nacl.public import PublicKey, SealedBox
     except ImportError:
         raise ProviderError(Trouble.REFUSED, "github_actions needs the package PyNaCl: install it") from None
     return b64encode(SealedBox(PublicKey(b64decode(key))).encrypt(value.encode())).decode()

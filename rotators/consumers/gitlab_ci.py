@@ -65,7 +65,9 @@ class GitLabCi:
                 json={**body, "value": value.reveal(), "description": note[-_LONGEST:]},
             )
             if not answer.good:
-                hint = "GitLab masks only values of one line and 8 characters or more" if answer.status == 400 else ""  # noqa: PLR2004  # HTTP
+                hint = (
+                    "GitLab masks only values of one line and 8 characters or more" if answer.status == 400 else ""
+                )  # HTTP
                 raise refusal(answer, f"set variable {name} of {self._owner}", hint=hint)
         return Done(f"set {', '.join(values)} of {self._owner}", {"names": ",".join(values)})
 

@@ -57,7 +57,7 @@ class Entra:
         self._settings = settings
         self._way = Microsoft(settings)
         days = settings.get("days", str(_DAYS))
-        if not days.isascii() or not days.isdigit() or not 1 <= int(days) <= 730:  # noqa: PLR2004  # Entra's two years
+        if not days.isascii() or not days.isdigit() or not 1 <= int(days) <= 730:  # Entra's two years
             raise ProviderError(Trouble.REFUSED, f"days = {days!r} is not a number from 1 to 730")
         self._life = timedelta(days=int(days))
 

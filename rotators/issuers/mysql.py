@@ -139,7 +139,7 @@ class MySql:
             try:
                 db.execute("SET SESSION sql_log_off = 1")
             except Exception as e:
-                import pymysql  # noqa: PLC0415
+                import pymysql
 
                 if not isinstance(e, pymysql.MySQLError):
                     raise

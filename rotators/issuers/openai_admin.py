@@ -55,7 +55,7 @@ class OpenAiAdmin:
         self._settings = settings
 
     def _client(self, leaked: str = "") -> OpenAI:
-        import openai  # noqa: PLC0415  # half a second; only who rotates at OpenAI pays it
+        import openai  # half a second; only who rotates at OpenAI pays it
 
         return openai.OpenAI(
             api_key="unused",
@@ -96,7 +96,7 @@ class OpenAiAdmin:
 
     def mint(self, ref: KeyRef, marker: str) -> Minted:
         """Make a key for the same service account, named by the marker."""
-        from openai import omit  # noqa: PLC0415
+        from openai import omit
 
         project, _, owner = ref.owner.partition("/")
         account = self._settings.get("service_account") or owner
@@ -196,13 +196,13 @@ def _time(seconds: int) -> datetime:
 @contextmanager
 def _errors(what: str) -> Iterator[None]:
     """Turn the client's errors into ours. Its texts quote what the server said, which may be the key: none passes."""
-    import openai  # noqa: PLC0415
+    import openai
 
     try:
         yield
     except openai.APIStatusError as e:
         troubles = {401: Trouble.DENIED, 403: Trouble.DENIED, 404: Trouble.GONE, 409: Trouble.CONFLICT}
-        later = e.status_code in (408, 429) or e.status_code >= 500  # noqa: PLR2004  # HTTP
+        later = e.status_code in (408, 429) or e.status_code >= 500  # HTTP
         wait = e.response.headers.get("retry-after", "")
         after = timedelta(seconds=int(wait)) if wait.isascii() and wait.isdigit() else None
         trouble = Trouble.LATER if later else troubles.get(e.status_code, Trouble.REFUSED)

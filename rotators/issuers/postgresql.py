@@ -109,8 +109,8 @@ class PostgreSql:
 
     def apply(self, ref: KeyRef, parts: Parts) -> None:
         """Set exactly this password, as a SCRAM verifier that libpq computes."""
-        import psycopg  # noqa: PLC0415
-        from psycopg import sql  # noqa: PLC0415
+        import psycopg
+        from psycopg import sql
 
         value = parts["password"].reveal().encode()
         with postgresql(self._settings) as db:
@@ -136,7 +136,7 @@ class PostgreSql:
         self._alter(ref, "LOGIN")
 
     def _alter(self, ref: KeyRef, what: str) -> None:
-        from psycopg import sql  # noqa: PLC0415
+        from psycopg import sql
 
         words = {"LOGIN": sql.SQL("LOGIN"), "NOLOGIN": sql.SQL("NOLOGIN")}
         with postgresql(self._settings) as db:
@@ -161,7 +161,7 @@ class PostgreSql:
         with postgresql(self._settings) as db:
 
             def ask(query: str) -> str:
-                from psycopg import sql  # noqa: PLC0415
+                from psycopg import sql
 
                 rows = db.execute(sql.SQL(query), {"u": ref.id}).fetchall()
                 return listed([" ".join(str(c) for c in row if c is not None) for row in rows])

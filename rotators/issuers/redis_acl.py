@@ -65,7 +65,7 @@ class RedisAcl:
     @staticmethod
     def _save(db: Redis) -> str:
         """Write ACLs to where the server keeps them; say so when it keeps them nowhere."""
-        import redis as lib  # noqa: PLC0415
+        import redis as lib
 
         for words, said in ((("ACL", "SAVE"), "in the server's ACL file"), (("CONFIG", "REWRITE"), "in redis.conf")):
             try:

@@ -56,7 +56,7 @@ class DatabaseSessions:
         return int(row[0]) if row else 0, int(left[0]) if left else 0
 
     def _mysql(self, user: str, moment: datetime) -> tuple[int, int]:  # noqa: ARG002  # the server does not tell since when
-        import pymysql  # noqa: PLC0415
+        import pymysql
 
         found = "SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = %s AND COMMAND <> 'Killed'"
         with mysql(self._settings) as db:

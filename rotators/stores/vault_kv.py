@@ -102,7 +102,7 @@ class VaultKv:
     def _read(self, version: int = 0) -> tuple[int, dict[str, Any] | None]:
         """Return a version's number and data: 0 for a path that was never written, no data for a deleted version."""
         client = self._bao.client()
-        import hvac.exceptions  # noqa: PLC0415
+        import hvac.exceptions
 
         with bao(f"read {self._where}"):
             try:

@@ -168,7 +168,7 @@ def test_a_cut_off_private_key_is_kept() -> None:
     host=st.from_regex(r"[a-z]{1,9}\.example", fullmatch=True),
 )  # fmt: skip
 def test_percent_encoding_goes_back_and_forth(user: str, password: str, host: str) -> None:
-    from urllib.parse import quote  # noqa: PLC0415
+    from urllib.parse import quote
 
     found = split.uri(f"postgres://{quote(user, safe='')}:{quote(password, safe='')}@{host}/d")
     assert found is not None

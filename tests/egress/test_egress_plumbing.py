@@ -80,7 +80,7 @@ def test_config_wins_and_empty_means_none() -> None:
         ("300.1.1.1/99", "a.example", 443, False),
     ],
 )
-def test_exceptions(text: str, host: str, port: int, covered: bool) -> None:  # noqa: FBT001  # a table
+def test_exceptions(text: str, host: str, port: int, covered: bool) -> None:  # a table
     assert Bypass(text).covers(host, port) is covered
 
 

@@ -90,7 +90,7 @@ def revealed(items: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize("cursor", [False, True])
 @pytest.mark.parametrize("padding", [0, 3_000, 9_000, 30_000, 60_000])
-async def test_github_reads_every_page_once_whatever_its_size(padding: int, cursor: bool) -> None:  # noqa: FBT001
+async def test_github_reads_every_page_once_whatever_its_size(padding: int, cursor: bool) -> None:
     world = World([alert(n, resolution_comment="c" * padding) for n in range(1, 41)])
     world.cursor = cursor
     items = await gathered(github_alerts(world, Secret(TOKEN), "acme", "shop"))

@@ -383,7 +383,7 @@ class Endless(io.RawIOBase):
 
 @pytest.mark.parametrize("start", [b'{"v":"', b'[{"v":"'])
 def test_a_row_that_never_ends_is_not_held(start: bytes) -> None:
-    import tracemalloc  # noqa: PLC0415  # only here
+    import tracemalloc  # only here
 
     read = stream.jsonl if start[:1] == b"{" else stream.json_items
     source = Plain("report", Endless(start, 200))

@@ -188,7 +188,7 @@ def test_exit_zero_is_for_pipelines_but_not_for_errors(desk: Desk, saas: Saas) -
 
 
 def test_two_verifications_of_one_ledger_refuse_each_other(desk: Desk) -> None:
-    import fcntl  # noqa: PLC0415  # this test only
+    import fcntl  # this test only
 
     report = desk.report([row("sendgrid", sendgrid(1))])
     desk.run("ingest", report)

@@ -197,7 +197,7 @@ def test_good_rows_of_a_bad_file_are_kept_and_counted(tmp_path: Path) -> None:
 
 
 def test_stdin_and_gzip(tmp_path: Path) -> None:
-    import gzip  # noqa: PLC0415  # this test only
+    import gzip  # this test only
 
     text = json.dumps(row("sendgrid", sendgrid(1))) + "\n"
     with Desk(tmp_path) as desk:

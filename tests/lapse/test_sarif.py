@@ -158,9 +158,9 @@ def test_by_the_command_line(tmp_path: Path) -> None:
 
 
 def test_places_come_whole_however_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lapse.commands.setup import Setup  # noqa: PLC0415  # only here
-    from lapse.ledger import Select  # noqa: PLC0415
-    from lapse.output import listing  # noqa: PLC0415
+    from lapse.commands.setup import Setup  # only here
+    from lapse.ledger import Select
+    from lapse.output import listing
 
     with Desk(tmp_path) as desk:
         rows = [row("sendgrid", sendgrid(n), f"{n}-{m}.env", m + 1) for n in range(7) for m in range(n)]

@@ -1,6 +1,6 @@
 """Nothing in the file changes unnoticed: every edit, removal, insertion and reordering is found, and located."""
 
-# ruff: noqa: S608, FBT001  # tables are named by the tests themselves; parametrised
+# tables are named by the tests themselves; parametrised
 
 from __future__ import annotations
 

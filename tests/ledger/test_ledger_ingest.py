@@ -1,4 +1,4 @@
-# ruff: noqa: FBT001  # parametrised
+# parametrised
 """Reports read in: what is counted, what is one and the same, what is removed from source."""
 
 from __future__ import annotations

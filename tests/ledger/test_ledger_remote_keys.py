@@ -21,7 +21,7 @@ NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def transit(openbao: Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    import hvac  # noqa: PLC0415
+    import hvac
 
     monkeypatch.setenv("VAULT_ADDR", openbao.url)
     monkeypatch.setenv("VAULT_TOKEN", openbao.admin["token"])
@@ -64,7 +64,7 @@ def test_transit_out_of_reach(transit: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def kms(ministack: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    import boto3  # noqa: PLC0415
+    import boto3
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", ministack.url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.admin["id"])

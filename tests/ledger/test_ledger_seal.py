@@ -1,4 +1,4 @@
-# ruff: noqa: FBT001  # parametrised
+# parametrised
 """Secrets at rest: sealed or not there at all; where the wrapping key comes from."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: FBT001  # parametrised
+# parametrised
 """Verdicts: how they fold, what is due next, what a killed run has left."""
 
 from __future__ import annotations

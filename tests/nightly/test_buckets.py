@@ -153,7 +153,7 @@ def test_an_address_that_names_nothing_is_refused(address: str) -> None:
 
 
 def test_reports_in_s3(folder: Folder, saas: Saas, ministack: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    import boto3  # noqa: PLC0415  # this test only
+    import boto3  # this test only
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.admin["id"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.admin["secret"])

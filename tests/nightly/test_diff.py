@@ -124,7 +124,7 @@ def test_the_json_is_in_the_published_schema(history: History) -> None:
 
 
 def test_the_table_names_the_most_urgent_first(history: History) -> None:
-    from lapse.commands.diff import tell  # noqa: PLC0415  # this test only
+    from lapse.commands.diff import tell  # this test only
 
     with said() as (out, _):
         tell(history.diff(2, 4))

@@ -258,7 +258,7 @@ def test_a_token_never_travels_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_rotation_is_proposed_once_and_recorded(folder: Folder, saas: Saas) -> None:
     """Ours by the scope: the simulator's live SendGrid key tells no account, so the ledger is told."""
-    from lapse.ledger import Ownership  # noqa: PLC0415  # this test only
+    from lapse.ledger import Ownership  # this test only
 
     folder.also('[[policy]]\nname = "r"\naction = "rotate"\nplaybook = "sendgrid-key"')
     saas.add("sendgrid", sendgrid(1), "live")

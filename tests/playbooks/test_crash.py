@@ -122,10 +122,10 @@ def test_a_crash_at_every_single_boundary(name: str) -> None:
 )
 def test_many_crashes_and_lost_answers(  # noqa: PLR0917  # what hypothesis draws
     crashes: frozenset[int],
-    marks: bool,  # noqa: FBT001
-    flaps: bool,  # noqa: FBT001
+    marks: bool,
+    flaps: bool,
     mode: Mode,
-    reversible: bool,  # noqa: FBT001
+    reversible: bool,
     lost: frozenset[str],
     colleagues: int,
 ) -> None:

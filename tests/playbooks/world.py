@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002  # the contracts' arguments, whether needed or not
+# the contracts' arguments, whether needed or not
 """A small world in one SQLite database: an issuer, a store, a consumer, sessions. It outlives the process that acts.
 
 It models what makes rotation hard: new keys that are refused for a while and flap, deleted keys that go on working,

@@ -62,7 +62,7 @@ def _load(path: Path) -> Any:  # any JSON or YAML
     text = path.read_text("utf-8", "replace")
     if path.suffix == ".json":
         return json.loads(text)
-    import yaml  # noqa: PLC0415  # type: ignore[import-untyped]  # a tool of whoever draws anew, not of the tests
+    import yaml  # type: ignore[import-untyped]  # a tool of whoever draws anew, not of the tests
 
     return yaml.safe_load(text)
 

@@ -62,7 +62,7 @@ class ToldDoor:
             Manifest([request.call], {}).match(request.call, url)  # what the real door would refuse raises here
         return self.answer(request)
 
-    async def admit(self, call: Call, host: str, port: int) -> Admitted | Trouble:  # noqa: ARG002  # as `Door` has it
+    async def admit(self, call: Call, host: str, port: int) -> Admitted | Trouble:  # as `Door` has it
         return Trouble(Doubt.REFUSED, "not a door for log-ins", host)
 
 

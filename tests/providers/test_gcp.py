@@ -114,7 +114,7 @@ async def ask(base: str, secret: str | None = None) -> Verdict:
 
 
 @pytest.mark.parametrize("quoted_twice", [False, True])
-async def test_a_live_key_names_its_account_and_drops_the_token(google: tuple[Google, str], quoted_twice: bool) -> None:  # noqa: FBT001
+async def test_a_live_key_names_its_account_and_drops_the_token(google: tuple[Google, str], quoted_twice: bool) -> None:
     world, base = google
     world.keys[KID] = public()
     text = json.loads(key_file())["private_key"].replace("\n", "\\n")

@@ -132,7 +132,7 @@ async def ask(at: int, password: str = PASSWORD, **more: str) -> Verdict:
 
 @pytest.mark.parametrize("mechanisms", [("SCRAM-SHA-1",), ("SCRAM-SHA-256",), ("SCRAM-SHA-1", "SCRAM-SHA-256")])
 @pytest.mark.parametrize("extra_round", [False, True])
-async def test_the_right_password_is_live(mechanisms: tuple[str, ...], extra_round: bool) -> None:  # noqa: FBT001
+async def test_the_right_password_is_live(mechanisms: tuple[str, ...], extra_round: bool) -> None:
     server = mongo(mechanisms=mechanisms, extra_round=extra_round)
     async with listening(server.talk) as port:
         verdict = await ask(port)
@@ -158,7 +158,7 @@ async def test_a_refused_password_is_dead(user: str, password: str) -> None:
         ("admin.app", {"database": "shop", "options": "authSource=users"}, False),
     ],
 )
-async def test_the_user_is_looked_for_where_it_may_be(user: str, parts: dict[str, str], live: bool) -> None:  # noqa: FBT001
+async def test_the_user_is_looked_for_where_it_may_be(user: str, parts: dict[str, str], live: bool) -> None:
     async with listening(mongo(user).talk) as port:
         assert isinstance(await ask(port, **parts), Live if live else Dead)
 

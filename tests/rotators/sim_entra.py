@@ -4,7 +4,7 @@ Real azure-identity logs in, over TLS. The log-in has two replicas that take tur
 `lag` seconds late, so an answer flaps; Graph shows a secret's text once; regenerating a slot kills its value at once.
 """
 
-# ruff: noqa: ARG002  # every call is answered by a method of one shape
+# every call is answered by a method of one shape
 from __future__ import annotations
 
 import json

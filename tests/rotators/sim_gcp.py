@@ -4,7 +4,7 @@ Real google-auth signs for it. State is what counts: a disabled account refuses 
 work on for `lag` seconds, ten keys are the limit, the audit log may be late, any call can be throttled.
 """
 
-# ruff: noqa: ARG002  # every call is answered by a method of one shape
+# every call is answered by a method of one shape
 from __future__ import annotations
 
 import json

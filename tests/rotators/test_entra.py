@@ -66,7 +66,7 @@ def test_it_is_an_issuer(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("on_principal", [False, True])
-def test_a_secret_is_rotated_and_dies(cloud: Cloud, on_principal: bool) -> None:  # noqa: FBT001  # a parameter
+def test_a_secret_is_rotated_and_dies(cloud: Cloud, on_principal: bool) -> None:  # a parameter
     app = cloud.app("web")
     old = cloud.password(app, text="old" + "x" * 30, on_principal=on_principal)
     other = cloud.password(app, "a colleague's", text="col" + "y" * 30)
@@ -243,7 +243,7 @@ def test_no_login_and_a_dead_login(cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_tenant_is_read_from_the_token(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rotators.clouds.microsoft import Microsoft, _tenant  # noqa: PLC0415
+    from rotators.clouds.microsoft import Microsoft, _tenant
 
     assert Microsoft({"tenant": "named"}).tenant() == "named"
     assert Microsoft({}).tenant() == cloud.tenant

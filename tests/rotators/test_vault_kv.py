@@ -114,7 +114,7 @@ def test_no_rights_and_no_such_mount(kv: Any, openbao: Server, monkeypatch: pyte
 
 
 def test_a_sealed_vault_says_later(kv: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import servers  # noqa: PLC0415  # one of its own: sealing the shared one would end the other tests
+    import servers  # one of its own: sealing the shared one would end the other tests
 
     with servers.openbao(tmp_path) as own:
         monkeypatch.setenv("VAULT_ADDR", own.url)

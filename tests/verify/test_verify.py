@@ -261,7 +261,7 @@ async def test_a_refusal_that_may_be_about_our_address_kills_only_what_worked_fr
 
 
 @pytest.mark.parametrize("theirs", [True, False])
-async def test_a_key_the_vendor_refuses_is_asked_at_our_own_instance(theirs: bool) -> None:  # noqa: FBT001
+async def test_a_key_the_vendor_refuses_is_asked_at_our_own_instance(theirs: bool) -> None:
     (vendor,) = CATALOGUE
     both = Catalogue([replace(vendor, instance_kind="acme_own"), replace(vendor, id="acme_own")])
 
@@ -333,7 +333,7 @@ async def test_a_key_that_breaks_its_provider_stops_nobody_else() -> None:
         (None, "https://vault.ours.test", True),
     ],
 )
-async def test_an_override_does_not_kill_what_names_another_host(host: str | None, base: str, dead: bool) -> None:  # noqa: FBT001
+async def test_an_override_does_not_kill_what_names_another_host(host: str | None, base: str, dead: bool) -> None:
     """The config's `base_url` knows its own keys; of a key of another instance its refusal says nothing."""
     one = due(1)
     if host is not None:

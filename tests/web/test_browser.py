@@ -57,7 +57,7 @@ def chromium() -> Iterator[Browser]:
     """Start Chromium once."""
     if not Path(CHROMIUM).exists():
         _lacking("chromium is not installed")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # only where there is a browser
+    from playwright.sync_api import sync_playwright  # only where there is a browser
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

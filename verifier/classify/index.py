@@ -87,7 +87,7 @@ class ShapeIndex:
         for head in self._heads:
             lengths.setdefault(head[0], set()).add(len(head))
         self._lengths = {first: tuple(sorted(some)) for first, some in lengths.items()}
-        self._threes = {p[:3] for some in self._heads.values() for t in some for p in t.shape.prefixes if len(p) >= 3}  # noqa: PLR2004
+        self._threes = {p[:3] for some in self._heads.values() for t in some for p in t.shape.prefixes if len(p) >= 3}
         self._loose = _ByLength(loose)
         self._bare = _ByLength(bare.values())
         self._sets: dict[tuple[str, ...], tuple[KindID, ...]] = {}

@@ -153,7 +153,7 @@ def _cloudinary(rest: str) -> Split:
 def fields(text: str) -> Split | None:
     """Take a `Key=value;Key=value` string apart: Azure Storage, Service Bus, Cosmos DB, SQL Server and kin."""
     pairs = _fields(text)
-    if len(pairs) < 2:  # noqa: PLR2004  # one pair is an assignment, not a connection string
+    if len(pairs) < 2:  # one pair is an assignment, not a connection string
         return None
     parts: dict[str, str] = {}
     names = {name for name, _ in pairs}

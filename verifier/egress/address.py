@@ -123,7 +123,7 @@ def _ipv4(labels: list[str]) -> str:
     except ValueError:
         numbers = []
     *head, last = numbers or [-1]
-    if not (0 <= last < 256 ** max(0, 5 - len(numbers))) or any(n > 255 for n in head):  # noqa: PLR2004  # IPv4
+    if not (0 <= last < 256 ** max(0, 5 - len(numbers))) or any(n > 255 for n in head):  # IPv4
         raise RefusedError("the host ends in a number but is not a valid IPv4 address")
     return str(IPv4Address(sum(n << (8 * (3 - i)) for i, n in enumerate(head)) + last))
 

@@ -388,7 +388,7 @@ class LayerIndex:
         """Return the file's bytes; None when missing, damaged, no regular file, or over `MAX_FILE`. Cached."""
         key = (layer, path)
         if key not in self._cache:
-            if len(self._cache) >= 8:  # noqa: PLR2004  # findings come file by file
+            if len(self._cache) >= 8:  # findings come file by file
                 self._cache.pop(next(iter(self._cache)))
             try:
                 self._cache[key] = self._read(layer, path, MAX_HOPS)

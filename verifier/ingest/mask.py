@@ -40,7 +40,7 @@ def is_word(text: str) -> bool:
 
 def is_masked(text: str) -> bool:
     """Whether `text` looks masked: a placeholder word, or a run of three or more mask characters or an ellipsis."""
-    return is_word(text) or any(m[0][0] in ".…" or len(m[0]) >= 3 for m in _RUN.finditer(text))  # noqa: PLR2004
+    return is_word(text) or any(m[0][0] in ".…" or len(m[0]) >= 3 for m in _RUN.finditer(text))
 
 
 def visible(text: str) -> str:

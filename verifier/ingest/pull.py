@@ -280,7 +280,7 @@ def _checked(reply: Reply, words: _Words) -> Reply | Trouble:
     spent = reply.headers.get("x-ratelimit-remaining", reply.headers.get("ratelimit-remaining")) == "0"
     wait = reply.headers.get("retry-after", "")
     if reply.status == _THROTTLED or (reply.status == _FORBIDDEN and (spent or wait)):
-        pause = timedelta(seconds=int(wait)) if wait.isdigit() and len(wait) < 8 else None  # noqa: PLR2004  # 115 days
+        pause = timedelta(seconds=int(wait)) if wait.isdigit() and len(wait) < 8 else None  # 115 days
         return Trouble(Doubt.THROTTLED, f"{words.name} asks to slow down; pull again later", reply.host, pause)
     match reply.status:
         case 401:

@@ -47,7 +47,7 @@ def check(
     bound = kind is not None and kind.jwt
     verdict = offline(credential.provider, parts, now, canary_accounts, jwt_bound=bound)
     if verdict is None and kind is None and credential.candidates:
-        names = ", ".join(credential.candidates[:6]) + (", …" if len(credential.candidates) > 6 else "")  # noqa: PLR2004
+        names = ", ".join(credential.candidates[:6]) + (", …" if len(credential.candidates) > 6 else "")
         verdict = Undecided(
             Doubt.AMBIGUOUS, note=f"its shape alone does not tell whose key it is (perhaps {names}); nobody was asked"
         )

@@ -230,7 +230,7 @@ def listing(reply: Reply) -> frozenset[str] | None:
         found = msgspec.json.decode(reply.body, type=dict[str, str])
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
         return None
-    good = reply.status == 200 and found and all("BEGIN CERTIFICATE" in c for c in found.values())  # noqa: PLR2004
+    good = reply.status == 200 and found and all("BEGIN CERTIFICATE" in c for c in found.values())
     return frozenset(found) if good else None
 
 

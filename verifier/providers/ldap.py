@@ -171,7 +171,7 @@ async def _read(stream: Stream) -> bytes:
         raise WireError(Doubt.AMBIGUOUS, "the server does not speak LDAP")
     if size & _LONG:
         count = size & ~_LONG
-        if not 0 < count <= 4:  # noqa: PLR2004  # four bytes of length are more than `LONGEST` allows
+        if not 0 < count <= 4:  # four bytes of length are more than `LONGEST` allows
             raise WireError(Doubt.AMBIGUOUS, "the server sent what no handshake holds")
         size = int.from_bytes(await stream.read(count), "big")
     return await stream.read(size)
@@ -194,7 +194,7 @@ def _result(message: bytes, wanted: int) -> tuple[int, str]:
 
 def _take(data: bytes) -> tuple[int, bytes, bytes]:
     """Split the first tag, length and value off; `ValueError` when it is cut short."""
-    if len(data) < 2:  # noqa: PLR2004  # a tag and a length
+    if len(data) < 2:  # a tag and a length
         raise ValueError
     tag, size, at = data[0], data[1], 2
     if size & _LONG:

@@ -166,7 +166,7 @@ async def _ask(kind: Kind, call: Call, base: str, pair: tuple[str, str], door: D
 
 def challenged(reply: Reply | None) -> dict[str, str] | None:
     """Return the fields of a Digest question (MD5, qop=auth), `None` when the reply is none."""
-    if reply is None or reply.status != 401:  # noqa: PLR2004  # HTTP
+    if reply is None or reply.status != 401:  # HTTP
         return None
     header = reply.headers.get("www-authenticate", "")
     if not header.lower().startswith("digest "):

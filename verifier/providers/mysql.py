@@ -264,7 +264,7 @@ def scramble(plugin: str, password: bytes, salt: bytes) -> bytes:
 def _greeting(body: bytes) -> tuple[str, int, str, bytes]:
     """Return server version, capabilities, default plug-in and salt. Raises `WireError`."""
     version, nul, rest = body[1:].partition(b"\x00")
-    if body[:1] != bytes([_VERSION]) or not nul or len(rest) < 44:  # noqa: PLR2004  # the fixed fields
+    if body[:1] != bytes([_VERSION]) or not nul or len(rest) < 44:  # the fixed fields
         raise WireError(Doubt.AMBIGUOUS, "the server does not speak the MySQL protocol")
     offered = int.from_bytes(rest[13:15], "little") | int.from_bytes(rest[18:20], "little") << 16
     if not offered & _PROTOCOL_41:

@@ -251,7 +251,7 @@ class _Asker:
         if isinstance(answer, Trouble):
             self._doubt = self._doubt or Undecided(answer.why, retry_after=answer.retry_after, note=answer.note)
             return None
-        if answer.status != 200 or answer.truncated:  # noqa: PLR2004
+        if answer.status != 200 or answer.truncated:
             long = "is longer than we read" if answer.truncated else f"came with status {answer.status}"
             self._note(Doubt.AMBIGUOUS, f"the issuer's answer {long}")
             return None

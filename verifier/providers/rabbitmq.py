@@ -143,7 +143,7 @@ async def handshake(admitted: Admitted, account: Account) -> Said:
             return {"method": "tune"}
         if method == _SECURE:
             return {"method": "secure"}
-        if method != _CLOSE or len(body) < 3:  # noqa: PLR2004  # a code and the length of its text
+        if method != _CLOSE or len(body) < 3:  # a code and the length of its text
             raise WireError(Doubt.AMBIGUOUS, "the server answered something else than was asked")
         (code,) = struct.unpack_from(">H", body)
         return {"method": "close", "code": code, "text": body[3 : 3 + body[2]].decode("utf-8", "replace")}
@@ -155,7 +155,7 @@ async def _frame(stream: Stream) -> tuple[tuple[int, int], bytes]:
     if kind != _METHOD or channel != 0:  # `AMQP` and a version: the server speaks another one
         raise WireError(Doubt.AMBIGUOUS, "the server does not speak AMQP 0-9-1")
     payload = await stream.read(size)
-    if size < 4 or (await stream.read(1))[0] != _END:  # noqa: PLR2004  # class and method
+    if size < 4 or (await stream.read(1))[0] != _END:  # class and method
         raise WireError(Doubt.AMBIGUOUS, "the server sent what no handshake holds")
     method: tuple[int, int] = struct.unpack_from(">HH", payload)
     return method, payload[4:]

@@ -151,12 +151,12 @@ async def handshake(admitted: Admitted, account: Account) -> Said:
         else:
             await _greeted(stream)
             await stream.write(b"AUTH TLS\r\n")
-            if (await _reply(stream))[0] != 234:  # noqa: PLR2004  # RFC 4217
+            if (await _reply(stream))[0] != 234:  # RFC 4217
                 raise WireError(Doubt.UNSUPPORTED, "the server offers no TLS, and the password is sent inside TLS only")
             await stream.secure()
         await stream.write(f"USER {account.username}\r\n".encode())
         code, text = await _reply(stream)
-        if code != 331:  # noqa: PLR2004  # RFC 959: need password
+        if code != 331:  # RFC 959: need password
             return {"asked": "user", "code": code, "text": text}
         await stream.write(f"PASS {account.password}\r\n".encode())
         code, text = await _reply(stream)
@@ -166,9 +166,9 @@ async def handshake(admitted: Admitted, account: Account) -> Said:
 
 async def _greeted(stream: Stream) -> None:
     code, _ = await _reply(stream)
-    if code == 421:  # noqa: PLR2004  # RFC 959: service not available
+    if code == 421:  # RFC 959: service not available
         raise WireError(Doubt.BLOCKED, "the server takes no connection now")
-    if code != 220:  # noqa: PLR2004  # RFC 959: ready
+    if code != 220:  # RFC 959: ready
         raise WireError(Doubt.AMBIGUOUS, "the server does not speak FTP")
 
 

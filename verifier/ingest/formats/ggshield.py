@@ -104,7 +104,7 @@ def _sniff(head: bytes) -> Likelihood:
 
 def _is_masked(text: str) -> bool:
     """Whether ggshield masked this: it stars all but `+`, `-` and white space between the first and last sixth."""
-    if len(text) <= 3:  # noqa: PLR2004  # these it masks almost whole
+    if len(text) <= 3:  # these it masks almost whole
         return "*" in text
     shown = min(math.ceil(len(text) / 6), _LONGEST_SHOWN)
     middle = text[shown : len(text) - shown]
