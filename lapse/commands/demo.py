@@ -20,6 +20,7 @@ from lapse.exits import Exit, Stop
 from lapse.output.console import colour
 from lapse.sandbox import leak
 from lapse.sandbox.image import save
+from lapse.sandbox.process import running
 from lapse.sandbox.servers import program
 from lapse.sandbox.world import World
 from verifier.catalogue import load_catalogue
@@ -187,15 +188,11 @@ class _Show:
 
     def _alone(self, command: list[str]) -> tuple[str, int]:
         """Run a program in a session of its own, so that none of its children outlives an interruption."""
-        with subprocess.Popen(  # noqa: S603  # our own words
-            command, cwd=self._folder, env=self._env, start_new_session=True,
+        with running(
+            command, cwd=self._folder, env=self._env,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         ) as run:  # fmt: skip
-            try:
-                _, said = run.communicate()
-            except BaseException:
-                os.killpg(run.pid, signal.SIGKILL)
-                raise
+            _, said = run.communicate()
         return said.decode(errors="replace"), run.returncode
 
     def _lapse(self, *words: str) -> None:

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from lapse.sandbox.process import running
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 PATIENCE = 20.0
 """Seconds that a server may take to answer."""
 
-GRACE = 5.0
-"""Seconds that a server may take to stop before it is killed."""
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -138,32 +138,25 @@ def _running(
     settings: Mapping[str, str] = {},
     account: pwd.struct_passwd | None = None,
 ) -> Iterator[None]:
-    """Run `command` until the context ends. In a session of its own, so that Ctrl-C reaches us first."""
+    """Run `command` until the context ends, and wait until it answers."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "TMPDIR": str(folder), **settings}
     log = folder.with_suffix(".log")
-    with log.open("wb") as out:
-        process = subprocess.Popen(  # noqa: S603  # our own words
+    with (
+        log.open("wb") as out,
+        running(
             command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=env,
-            start_new_session=True,
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,
-        )
-        try:
-            _wait(name, process, ready, log)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        ) as process,
+    ):
+        _wait(name, process, ready, log)
+        yield
 
 
 def _wait(name: str, process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
