@@ -29,6 +29,7 @@ from playbooks.specfile import PlaybookError, library
 from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, Unready, World, hands
 from rotators.interface import ProviderError, SelfRevoker, Trouble
 from verifier.egress import Egress
+from verifier.egress.address import loopback
 from verifier.fingerprint import Fingerprinter
 from verifier.model import Dead, KindID
 from verifier.offline import check
@@ -155,6 +156,7 @@ class Desk:
             dies = issuer.also_dies
             with contextlib.suppress(ProviderError):
                 dies = issuer.consequence(old) if isinstance(issuer, SelfRevoker) else dies
+        sandbox = loopback(self.setup.base_urls.get(key.provider, ""))  # no vendor's propagation is about it
         return Facts(
             credential=key.id,
             short=key.short,
@@ -164,7 +166,11 @@ class Desk:
             issuer=None
             if issuer is None
             else IssuerFacts(
-                issuer.style, issuer.reversible, issuer.propagation.total_seconds(), issuer.permissions, dies
+                issuer.style,
+                issuer.reversible,
+                0.0 if sandbox else issuer.propagation.total_seconds(),
+                issuer.permissions,
+                dies,
             ),
             store=HandFacts(store.permissions) if store else None,
             consumers=tuple(HandFacts(c.permissions) for c in consumers),
