@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from lapse.ledger.clock import moment, moment_or_none, stamp
 from lapse.ledger.model import Key, Select, Status
+from lapse.ledger.schema import URGENCY
 from verifier.model import CredentialID
 
 if TYPE_CHECKING:
@@ -34,13 +35,6 @@ FOUND = 2_000
 """Most keys that a search lists."""
 
 _WIDTH = 8
-URGENCY = (
-    "((CASE known WHEN 'live' THEN CASE WHEN findings > 0 AND present = 0 THEN 0 ELSE 1 END"
-    " WHEN 'dead' THEN 4 + confirmed ELSE CASE WHEN verdict IS NULL THEN 3 ELSE 2 END END) * 8"
-    " + (CASE privilege WHEN 'admin' THEN 0 WHEN 'write' THEN 1 WHEN 'read' THEN 3 ELSE 2 END) * 2 + restricted)"
-)
-"""How urgent a key is, smallest first: removed but never revoked, live, undecided, never asked, dead; within each the
-most privileged first. An index on `(URGENCY, credential)` makes every list of keys quick."""
 
 
 class Group(StrEnum):

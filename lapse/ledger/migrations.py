@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lapse.ledger.errors import LedgerError, NewerSchema
-from lapse.ledger.schema import VERSION, metadata, rotations
+from lapse.ledger.schema import (
+    VERSION,
+    credentials_provider,
+    findings_holder,
+    metadata,
+    rotations,
+    states_urgency,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +25,13 @@ def _rotations(connection: Connection) -> None:
     rotations.create(connection)
 
 
-STEPS: Mapping[int, Callable[[Connection], None]] = {2: _rotations}
+def _console(connection: Connection) -> None:
+    """Add the indexes that keep the console's pages quick at any size."""
+    for index in (credentials_provider, findings_holder, states_urgency):
+        index.create(connection)
+
+
+STEPS: Mapping[int, Callable[[Connection], None]] = {2: _rotations, 3: _console}
 """Version that a step leads to → the step. Version 1 needs none: it is where files begin."""
 
 

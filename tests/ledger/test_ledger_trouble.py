@@ -164,6 +164,25 @@ def test_older_schemas_go_up_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
         assert taken == [one, two]
 
 
+def test_a_ledger_of_version_one_becomes_what_a_new_one_is(tmp_path: Path) -> None:
+    with made(tmp_path) as ledger:
+        ingest(ledger, [(1, 0)])
+        path = ledger.path
+    fresh = tables(path)
+    raw = sqlite3.connect(path)
+    for index in ("credentials_provider", "findings_holder", "states_urgency"):
+        raw.execute(f"DROP INDEX {index}")
+    raw.execute("DROP TABLE rotations")
+    raw.execute("UPDATE schema_version SET version=1")
+    raw.commit()
+    raw.close()
+    assert len(tables(path)) == len(fresh) - 6
+    with open_ledger(path, KEY) as ledger:
+        assert ledger.check().ok
+        assert ledger.status().keys == 1
+    assert tables(path) == fresh
+
+
 def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
     with made(tmp_path) as ledger:
         path = ledger.path
