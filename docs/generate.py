@@ -1,7 +1,9 @@
-"""Writes what is generated under `docs/`: a page a vendor with an index, the configuration, the schema of `json-v1`.
+"""Writes what is generated under `docs/`.
 
-`make docs` runs it. Everything comes from the specs, the types and `config.example.toml`, and is the same whenever it
-is made; `tests/test_docs_current.py` fails when a file here is not what this module would write.
+A page a vendor and a page a playbook, each with an index; the configuration; the command line, as a page and as manual
+pages; the schema of `json-v1`. `make docs` runs it. Everything comes from the specs, the types, the command tree and
+`config.example.toml`, and is the same whenever it is made; `tests/test_docs_current.py` fails when a file here is not
+what this module would write.
 """
 
 # ruff: noqa: INP001  # scripts of a folder of pages, not a package
@@ -12,8 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from docs_cli import reference
 from docs_config import configuration
+from docs_man import manual
+from docs_playbooks import playbooks
 from docs_providers import index, page
+from docs_verbs import root
 
 from lapse.output.schema import schema
 from verifier.catalogue import load_catalogue
@@ -22,15 +28,21 @@ if TYPE_CHECKING:
     from verifier.spec import Kind
 
 ROOT = Path(__file__).parent
+_WHOLE = {"providers": "*.md", "playbooks": "*.md", "man": "*.1"}
+"""Folders in which nothing but what is made here may lie."""
 
 
 def pages() -> dict[str, str]:
     """Return the text of every generated file by its path under `docs/`."""
     vendors: dict[str, list[Kind]] = {}
-    for kind in load_catalogue():
+    catalogue, verbs = load_catalogue(), root()
+    for kind in catalogue:
         vendors.setdefault(kind.vendor, []).append(kind)
     made = {f"providers/{vendor}.md": page(kinds) for vendor, kinds in vendors.items()}
     made["providers/README.md"] = index(vendors)
+    made |= playbooks(catalogue)
+    made |= {f"man/{name}": text for name, text in manual(verbs).items()}
+    made["cli.md"] = reference(verbs)
     made["configuration.md"] = configuration((ROOT.parent / "config.example.toml").read_text("utf-8"))
     made["schemas/json-v1.schema.json"] = msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode() + "\n"
     return made
@@ -39,7 +51,7 @@ def pages() -> dict[str, str]:
 def stale() -> list[str]:
     """Return the generated files that are missing, not as they would be written, or no longer made."""
     made = pages()
-    there = {f"providers/{p.name}" for p in (ROOT / "providers").glob("*.md")}
+    there = {f"{folder}/{p.name}" for folder, ending in _WHOLE.items() for p in (ROOT / folder).glob(ending)}
     differ = [name for name, text in made.items() if not _is(ROOT / name, text)]
     return sorted({*differ, *(there - set(made))})
 
