@@ -40,7 +40,7 @@ _STYLES = {
 _INDEX = (
     "A playbook says how one sort of key is replaced: who makes the new one, where it is kept, who is given it, how "
     "the old one goes, and what proves it dead. `lapse playbooks` lists them, `lapse rotate KEY` prints the plan that "
-    "one makes for a key. A step either *reads*, *adds*, *changes* (can be taken back) or *destroys* (cannot). Your own "
+    "one makes for a key. A step *reads*, *adds*, *changes* (can be taken back) or *destroys* (cannot). Your own "
     "are files of the same form, in a folder that `[rotate] playbooks` names; `lapse playbooks lint FILE` finds their "
     "mistakes."
 )
