@@ -94,12 +94,15 @@ async def ask(
     )
     scribe.write(list(hidden(ledger, job.select)))
     fallen = ledger.fallen(datetime.now(UTC) - terms.patience.apart)
+    lived = ledger.lived(job.run) if fallen and job.run.resumed else {}
     limit = asyncio.timeout(None)
     try:
         async with limit, door:
             if brakes is not None:
                 brakes.arm(limit)
-            answers = cast("AsyncGenerator[list[Event]]", verify(job.due, setup.catalogue, door, terms, fallen=fallen))
+            answers = cast(
+                "AsyncGenerator[list[Event]]", verify(job.due, setup.catalogue, door, terms, fallen=fallen, lived=lived)
+            )
             async with aclosing(answers) as batches:
                 async for batch in batches:
                     scribe.write([e for e in batch if isinstance(e, Judged)])
@@ -126,6 +129,15 @@ def hidden(ledger: Ledger, select: Select) -> Iterator[Judged]:
             yield Judged(key.id, key.provider, Undecided(Doubt.INCOMPLETE, note=note), now)
 
 
+def mark(ledger: Ledger, judged: Sequence[Judged]) -> None:
+    """Note whose keys these turned out to be, and which are trip-wires."""
+    for owner in (Ownership.OURS, Ownership.FOREIGN):
+        if ids := [j.id for j in judged if j.ownership is owner]:
+            ledger.mark(ids, owner=owner)
+    if ids := [j.id for j in judged if isinstance(j.verdict, Undecided) and j.verdict.note == CANARY]:
+        ledger.mark(ids, canary=Canary.YES)
+
+
 class _Scribe:
     """Records verdicts, then tells of them. A first Dead waits for its second look, so that a key has one line."""
 
@@ -137,8 +149,8 @@ class _Scribe:
     def write(self, judged: list[Judged]) -> None:
         if not judged:
             return
+        mark(self._ledger, judged)  # first: what is on record is not asked about, and so not marked, again
         self._ledger.record(judged, self._run)
-        self._mark(judged)
         ready: list[CredentialID] = []
         for one in judged:
             fresh = isinstance(one.verdict, Dead) and not one.verdict.confirmed
@@ -154,13 +166,6 @@ class _Scribe:
     def end(self) -> None:
         self._tell(list(self._pending))
         self._pending.clear()
-
-    def _mark(self, judged: list[Judged]) -> None:
-        for owner in (Ownership.OURS, Ownership.FOREIGN):
-            if ids := [j.id for j in judged if j.ownership is owner]:
-                self._ledger.mark(ids, owner=owner)
-        if ids := [j.id for j in judged if isinstance(j.verdict, Undecided) and j.verdict.note == CANARY]:
-            self._ledger.mark(ids, canary=Canary.YES)
 
     def _tell(self, ids: list[CredentialID]) -> None:
         if ids and self._ears.ready is not None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from verifier.model import Arrival, Dead, Live, Undecided
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from verifier.model import Evidence, Verdict
     from verifier.ports import Due, Fallen
@@ -54,9 +54,16 @@ class Standing(StrEnum):
 class Doubter:
     """The memory of one run: who turned dead, who is live, which ways out are known to carry keys."""
 
-    def __init__(self, patience: Patience, fallen: Iterable[Fallen] = ()) -> None:
-        """Start a run; `fallen` are the keys that turned dead lately: an outage outlasts the run that met it first."""
+    def __init__(
+        self, patience: Patience, fallen: Iterable[Fallen] = (), lived: Mapping[str, int] | None = None
+    ) -> None:
+        """Start a run, or go on with one.
+
+        `fallen` are the keys that turned dead lately: an outage outlasts the run that met it first. `lived` counts, by
+        vendor, the keys that the same run saw live before this part of it.
+        """
         self._patience = patience
+        self._lived = dict(lived or {})
         self._fallen: dict[str, set[str]] = defaultdict(set)
         for before in fallen:
             self._fallen[before.vendor].add(before.id)
@@ -95,7 +102,8 @@ class Doubter:
 
     def braked(self, vendor: str) -> bool:
         """Whether so many known keys turned dead at `vendor` that an outage explains it better."""
-        turned, live = len(self._turned[vendor]) + len(self._fallen[vendor]), len(self._live[vendor])
+        turned = len(self._turned[vendor]) + len(self._fallen[vendor])
+        live = len(self._live[vendor]) + self._lived.get(vendor, 0)
         p = self._patience
         in_numbers = turned >= p.many and turned >= p.share * (turned + live)
         return in_numbers or (turned >= p.few and live == 0)

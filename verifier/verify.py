@@ -78,14 +78,17 @@ async def verify(
     door: Door,
     terms: Terms = Terms(),  # noqa: B008  # frozen
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    *,
     fallen: Iterable[Fallen] = (),
+    lived: Mapping[str, int] | None = None,
 ) -> AsyncIterator[list[Event]]:
     """Yield, in batches as they come, a `Judged` for every due credential and for every second look, and alarms.
 
     `due` maps kind ids to their credentials, each read lazily. Closing the iterator stops the run; what was yielded is
     all that was learnt. `fallen` are the keys that earlier runs saw turn dead of late: the brake remembers them.
+    `lived` counts, by vendor, what the same run saw live before it was cut off, or in other parts of it.
     """
-    run = _Run(catalogue, door, terms, clock, fallen)
+    run = _Run(catalogue, door, terms, clock, fallen, lived)
     work = asyncio.ensure_future(run.all(due))
     work.add_done_callback(lambda _: run.out.put_nowait(None))
     try:
@@ -120,10 +123,11 @@ class _Run:
         terms: Terms,
         clock: Callable[[], datetime],
         fallen: Iterable[Fallen],
+        lived: Mapping[str, int] | None,
     ) -> None:
         self.catalogue, self.door, self.terms, self.clock = catalogue, door, terms, clock
         self.out: asyncio.Queue[Event | None] = asyncio.Queue()
-        self.doubter = Doubter(terms.patience, fallen)
+        self.doubter = Doubter(terms.patience, fallen, lived)
         self._same_id: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._alarmed: set[str] = set()
         self._defects: dict[str, Exception] = {}

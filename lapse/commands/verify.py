@@ -149,7 +149,7 @@ def _resumed(ledger: Ledger, options: Options) -> Run:
 def _everything(setup: Setup, ledger: Ledger, options: Options) -> Chosen:
     run = _resumed(ledger, options)
     at = datetime.now(UTC) + FAR
-    since = run.started if run.resumed else None
+    since = run if run.resumed else None
     kinds = ledger.providers() if options.provider is None else [options.provider]
     if options.provider is not None and setup.catalogue.get(options.provider) is None:
         raise Stop(f"no kind of key is called {options.provider}; `lapse providers` lists them", Exit.USAGE)

@@ -4,7 +4,7 @@
         fingerprint = Fingerprinter(ledger.id_key)
         count = ledger.ingest(Scan("gitleaks", "report.json", "gitleaks-json"), rows)
         run = ledger.begin_run()
-        for due in ledger.due(now, since=run.started): …
+        for due in ledger.due(now, since=run): …
         ledger.record(judged, run)
 
 Import it inside commands only: it brings SQLAlchemy.

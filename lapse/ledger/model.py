@@ -71,7 +71,7 @@ class IngestCount(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """One verification run. Pass `since=run.started` to `due` so that it goes on where it stood."""
+    """One verification run. Pass `since=run` to `due` so that it goes on where it stood."""
 
     id: int
     started: datetime

@@ -10,17 +10,18 @@ from lapse.ledger.codec import COLUMNS, read_verdict, verdict_row
 from lapse.ledger.errors import UnknownKey
 from lapse.ledger.fold import Facts, Knowledge, fold, turn, wait
 from lapse.ledger.intake import split_id
+from lapse.ledger.model import Run
 from lapse.ledger.rowlog import Row, next_id, segment
 from verifier.model import Credential, CredentialID, KindID, Live
 from verifier.ports import Due, Judged
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from lapse.ledger.db import Database
-    from lapse.ledger.model import Run, Schedule
+    from lapse.ledger.model import Schedule
     from lapse.ledger.seal import Seal
     from lapse.ledger.writer import Writer
 
@@ -34,16 +35,22 @@ _DUE = (
     " JOIN sealed b ON b.credential = s.credential LEFT JOIN verdicts v ON v.id = s.last"
     " WHERE s.credential > ? {where} ORDER BY s.credential LIMIT ?"
 )
-_NOT_SINCE = " AND (s.at IS NULL OR s.at < ? OR (s.verdict = 'dead' AND s.confirmed = 0 AND s.due <= ?))"
+_NOT_SINCE = (
+    " AND (s.at IS NULL OR (s.at < ? AND NOT EXISTS (SELECT 1 FROM verdicts w WHERE w.id = s.last AND w.run = ?))"
+    " OR (s.verdict = 'dead' AND s.confirmed = 0 AND s.due <= ?))"
+)
 _BY_HASH = (
     "SELECT c.id, c.hash, {fields} FROM credentials c JOIN states s ON s.credential=c.id WHERE c.hash IN ({marks})"
 )
 
 
 def due_where(
-    by: datetime | None, at: datetime, provider: str | None, since: datetime | None
+    by: datetime | None, at: datetime, provider: str | None, since: datetime | Run | None
 ) -> tuple[str, list[int | str]]:
-    """Return the SQL conditions, and their values, of what a run should ask about; `by` None asks due or not."""
+    """Return the SQL conditions, and their values, of what a run should ask about; `by` None asks due or not.
+
+    A `Run` as `since` leaves out what it judged whatever the clock said then: a clock may be set back in the middle.
+    """
     where, args = "", list[int | str]()
     if by is not None:
         where += " AND s.due <= ?"
@@ -53,7 +60,8 @@ def due_where(
         args.append(provider)
     if since is not None:
         where += _NOT_SINCE
-        args += [stamp(since), stamp(at)]
+        began, run = (since.started, since.id) if isinstance(since, Run) else (since, -1)
+        args += [stamp(began), run, stamp(at)]
     return where, args
 
 
@@ -125,11 +133,22 @@ def recall(db: Database, credentials: Sequence[Credential], since: datetime | No
                 yield _remembered(credential, tuple(row[6:]), last_live, dead_since)
 
 
-def record(writer: Writer, schedule: Schedule, judged: Sequence[Judged], run: Run | None) -> None:
-    """Write verdicts, fold them, append one event; committed on return. An id the ledger lacks is an `UnknownKey`."""
+def record(
+    writer: Writer, schedule: Schedule, judged: Sequence[Judged], run: Run | None, *, once: bool = False
+) -> None:
+    """Write verdicts, fold them, append one event; committed on return. An id the ledger lacks is an `UnknownKey`.
+
+    `once`: what this run has on record already, from another process perhaps, is not written again.
+    """
     number = 0 if run is None else run.id
     with writer.write() as raw:
         known = _knowledge(raw, [j.id for j in judged])
+        if once:
+            before = _told(raw, number, known)
+            judged = [j for j in judged if j.id not in before or _again(known[j.id][1], j)]
+            known = {j.id: known[j.id] for j in judged}
+            if not judged:
+                return
         first = next_id(raw, "verdicts")
         rows: list[Row] = []
         for verdict_id, one in enumerate(judged, first):
@@ -151,6 +170,22 @@ def record(writer: Writer, schedule: Schedule, judged: Sequence[Judged], run: Ru
         touched = pack_ids({credential for credential, _ in known.values()})
         refs = Refs(marks=(marks,), touched=touched)
         writer.append(raw, EventKind.VERDICTS, Payload(rows=(told,), run=number), refs=refs, at=writer.stamp())
+
+
+def _told(raw: sqlite3.Connection, run: int, known: Mapping[CredentialID, tuple[int, Knowledge]]) -> set[CredentialID]:
+    """Return the credentials whose newest verdict is one of this run."""
+    names = {state.last: name for name, (_, state) in known.items() if state.last is not None}
+    lasts, found = list(names), set[CredentialID]()
+    for start in range(0, len(lasts), PAGE):
+        part = lasts[start : start + PAGE]
+        sql = f"SELECT id FROM verdicts WHERE run = ? AND id IN ({','.join('?' * len(part))})"
+        found |= {names[row[0]] for row in raw.execute(sql, [run, *part])}
+    return found
+
+
+def _again(state: Knowledge, one: Judged) -> bool:
+    """Say whether this may be the second look that a first Dead of the same run waits for."""
+    return state.verdict == "dead" and not state.confirmed and state.due <= stamp(one.at)
 
 
 def _knowledge(raw: sqlite3.Connection, ids: Sequence[CredentialID]) -> dict[CredentialID, tuple[int, Knowledge]]:

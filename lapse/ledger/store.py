@@ -161,22 +161,23 @@ class Ledger:
         at: datetime,
         ids: Sequence[CredentialID] | None = None,
         provider: str | None = None,
-        since: datetime | None = None,
+        since: datetime | Run | None = None,
     ) -> Iterator[Due]:
         """Yield credentials whose next verdict is wanted by `at`, parts unsealed, in the order they were first seen.
 
-        `ids` asks for these alone, due or not. `since=run.started` leaves out what the run has judged already, but for
-        a first Dead whose confirmation has fallen due. Those whose secret is not kept are counted by `lacking`.
+        `ids` asks for these alone, due or not. `since=run` leaves out what the run has judged already, but for a first
+        Dead whose confirmation has fallen due; `since=run.started` does so by the clock alone. Those whose secret is
+        not kept are counted by `lacking`.
         Record while iterating as you like: each page is read on its own.
         """
         yield from recording.due(self._db, self._seal, *self._wanted(at, ids, provider, since), ids)
 
     def _wanted(
-        self, at: datetime, ids: Sequence[CredentialID] | None, provider: str | None, since: datetime | None
+        self, at: datetime, ids: Sequence[CredentialID] | None, provider: str | None, since: datetime | Run | None
     ) -> tuple[str, list[int | str]]:
         return recording.due_where(None if ids is not None else at, at, provider, since)
 
-    def lacking(self, at: datetime, provider: str | None = None, since: datetime | None = None) -> int:
+    def lacking(self, at: datetime, provider: str | None = None, since: datetime | Run | None = None) -> int:
         """Count the credentials that are due but whose secret is not in the ledger (never kept, or purged undead)."""
         where, args = recording.due_where(at, at, provider, since)
         sql = (
@@ -201,10 +202,22 @@ class Ledger:
         """
         yield from recording.recall(self._db, credentials, since, now())
 
-    def record(self, judged: Sequence[Judged], run: Run | None = None) -> None:
-        """Write verdicts, a few hundred at a time at best; committed when this returns, so print only then."""
+    def lived(self, run: Run) -> dict[str, int]:
+        """Count the keys of each vendor that answered Live in this run so far."""
+        sql = (
+            "SELECT c.vendor, count(*) FROM verdicts v JOIN credentials c ON c.id = v.credential"
+            " WHERE v.run = ? AND v.verdict = 'live' GROUP BY c.vendor"
+        )
+        with self._db.read() as connection:
+            return {vendor: int(n) for vendor, n in connection.exec_driver_sql(sql, (run.id,))}
+
+    def record(self, judged: Sequence[Judged], run: Run | None = None, *, once: bool = False) -> None:
+        """Write verdicts, a few hundred at a time at best; committed when this returns, so print only then.
+
+        `once`: a verdict that this run has on record already is not written again, whoever wrote it.
+        """
         for start in range(0, len(judged), BATCH):
-            recording.record(self._writer, self._schedule, judged[start : start + BATCH], run)
+            recording.record(self._writer, self._schedule, judged[start : start + BATCH], run, once=once)
 
     def mark(
         self, ids: Sequence[CredentialID], *, owner: Ownership | None = None, canary: Canary | None = None
@@ -367,6 +380,15 @@ class Ledger:
             row = connection.exec_driver_sql("SELECT seq, at, hash, signature FROM head").one()
             key = connection.exec_driver_sql("SELECT public_key FROM meta").scalar_one()
         return Head(self.name, row[0], row[1], row[2].hex(), row[3].hex(), key.hex())
+
+    def attest(self, purpose: str, data: bytes) -> tuple[bytes, bytes]:
+        """Return the public key and the Ed25519 signature over `lapse PURPOSE 1`, a line feed, and `data`.
+
+        Whoever reads it checks it with that key alone. Heads have a purpose of their own and are signed only here.
+        """
+        if purpose == "ledger head":
+            raise ValueError("heads are the ledger's own to sign")
+        return self._seal.public_key, self._seal.sign(f"lapse {purpose} 1\n".encode() + data)
 
     def check(self, head: Head | None = None) -> Checked:
         """Recompute the whole ledger; with an exported `head`, prove that it is a beginning of this chain.

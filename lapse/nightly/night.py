@@ -163,7 +163,7 @@ class Nightly:
         self._resumed = True
         say(f"goes on with the night of {run.started:%Y-%m-%d %H:%M} UTC, which was cut off", quiet=self._plan.quiet)
         pause = self._config.nightly.round.delta
-        if self._round(run, self._due(began, run.started)) and began - run.started >= pause:
+        if self._round(run, self._due(began, run)) and began - run.started >= pause:
             self._round(self._ledger.begin_run("nightly"), self._due(began, began - pause))
 
     def _round(self, run: Run, due: Mapping[str, Iterable[Due]]) -> bool:
@@ -178,7 +178,7 @@ class Nightly:
         self._ledger.end_run(run)
         return True
 
-    def _due(self, at: datetime, since: datetime | None) -> dict[str, Iterable[Due]]:
+    def _due(self, at: datetime, since: datetime | Run | None) -> dict[str, Iterable[Due]]:
         return {kind: self._ledger.due(at, provider=kind, since=since) for kind in self._ledger.providers()}
 
     def _held(self, intake: Intake) -> dict[str, Iterable[Due]]:
