@@ -4,6 +4,9 @@ One generic workflow, `phase`, takes the steps of one turn of a run; the plan it
 A wait ends the workflow: the next turn is a new one, enqueued with a delay or by whoever approves, so that no waiting
 run holds a slot. What goes into the engine's tables is run ids, step names and times.
 
+On SQLite one process at a time is the executor, by a lock file. On PostgreSQL any number are, each in a seat of its own
+(`playbooks.seat`): a run is taken by one of them at a time, and another goes on when that one dies.
+
 Import this module inside commands only: it brings DBOS and SQLAlchemy.
 """
 
@@ -20,14 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, assert_never
 
 import sqlalchemy
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, Queue, SetEnqueueOptions, SetWorkflowID
 from dbos import _serialization as stock
 from sqlalchemy import event
 
 from playbooks.journal import Status, What
+from playbooks.seat import NoSeatError, Seat, seated
 from rotators.step import Done, Failed, Outcome, Unsure, Waiting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from dbos import DBOSConfig, StepOptions
@@ -104,12 +109,12 @@ class Place:
 
     @property
     def queue(self) -> str:
-        """Return the queue's name."""
+        """Return the queue's name, which is also the role of those who take from it."""
         return f"rotations-{self.ledger}"
 
     @property
     def executor(self) -> str:
-        """Return the executor's id: fixed, so that a restart finds the work of the process before it."""
+        """Return the executor's id on SQLite: fixed, so that a restart finds the work of the process before it."""
         return f"lapse-{self.ledger}"
 
     def phase(self, run: str, turn: int) -> str:
@@ -140,12 +145,12 @@ def sqlite_engine(path: Path) -> sqlalchemy.Engine:
     return engine
 
 
-def config(place: Place) -> DBOSConfig:
-    """Return the configuration of the executor."""
+def config(place: Place, executor: str = "") -> DBOSConfig:
+    """Return the configuration of an executor: of `place`'s own, or of this id."""
     made: DBOSConfig = {
         "name": "lapse",
         "application_version": VERSION,
-        "executor_id": place.executor,
+        "executor_id": executor or place.executor,
         "serializer": Json(),
         "run_migrations": True,
         "log_level": "CRITICAL",
@@ -160,45 +165,91 @@ def config(place: Place) -> DBOSConfig:
     return made
 
 
-class Worker:
-    """The executor of one ledger, in this process: a context manager. A second process gets `Busy`.
+@dataclass(frozen=True)
+class Duty:
+    """More work for an executor: a workflow of this name, and the queue that it is taken from.
 
-    `wait` lets it stand by until the first one ends. Everything that is pending or due is gone on with, whatever run it
-    belongs to.
+    One workflow of a partition runs at a time, in all executors together. `call` takes and returns plain JSON; it is
+    called again, from the start, when the executor dies under it.
+    """
+
+    name: str
+    queue: str
+    concurrency: int
+    call: Callable[[str], dict[str, Any]]
+
+
+class Worker:
+    """An executor of one ledger, in this process: a context manager.
+
+    On SQLite a second process gets `Busy`; `wait` lets it stand by until the first one ends. On PostgreSQL it sits down
+    beside the first (`Broken` where the database cannot be shared). Everything that is pending or due is gone on with,
+    whatever run it belongs to.
     """
 
     def __init__(
-        self, engine: Engine, place: Place, *, concurrency: int = CONCURRENCY, poll: float = 0.2, wait: bool = False
+        self,
+        engine: Engine,
+        place: Place,
+        *,
+        concurrency: int = CONCURRENCY,
+        poll: float = 0.2,
+        wait: bool = False,
+        duties: Sequence[Duty] = (),
+        seat: Seat | None = None,
     ) -> None:
-        """Take the engine and where its tables are; `poll` is how often, in seconds, the queue is looked at."""
+        """Take the engine and where its tables are; `poll` is how often, in seconds, the queues are looked at.
+
+        `seat` is one that the caller has made, not taken, on PostgreSQL only.
+        """
         self._engine, self._place = engine, place
         self._concurrency, self._poll, self._wait = concurrency, poll, wait
+        self._duties = tuple(duties)
         self._lock: int | None = None
+        self._seat = seat or (Seat(place.url, [place.queue]) if place.file is None else None)
 
     def __enter__(self) -> Self:
-        """Take the lock, then launch: DBOS recovers what the process before left."""
-        self._lock = _locked(self._place.lock, wait=self._wait)
+        """Take the lock or a seat, then launch: what the process before left, or a dead one, is recovered."""
+        if self._seat is None:
+            self._lock = _locked(self._place.lock, wait=self._wait)
+        else:
+            try:
+                self._seat.take()
+            except NoSeatError as e:
+                raise Broken(str(e)) from None
         try:
-            logging.getLogger("dbos").setLevel(logging.CRITICAL)
-            DBOS(config=config(self._place))
-
-            def phase(run: str, turn: int) -> dict[str, str]:  # DBOS takes functions, no methods
-                return self._take_turn(run, turn)
-
-            self._phase = DBOS.workflow(name="phase", max_recovery_attempts=RECOVERIES)(phase)
-            DBOS.listen_queues([self._place.queue])
-            DBOS.launch()
-            self._queue = DBOS.register_queue(
-                self._place.queue,
-                worker_concurrency=self._concurrency,
-                partition_concurrency=1,
-                polling_interval_sec=self._poll,
-                on_conflict="always_update",
-            )
+            self._launch()
         except BaseException:
             self._close(0)
             raise
         return self
+
+    def _launch(self) -> None:
+        logging.getLogger("dbos").setLevel(logging.CRITICAL)
+        DBOS(config=config(self._place, self._seat.executor if self._seat else ""))
+
+        def phase(run: str, turn: int) -> dict[str, str]:  # DBOS takes functions, no methods
+            return self._take_turn(run, turn)
+
+        self._phase = DBOS.workflow(name="phase", max_recovery_attempts=RECOVERIES)(phase)
+        for duty in self._duties:
+            DBOS.workflow(name=duty.name, max_recovery_attempts=RECOVERIES)(_named(duty))
+        DBOS.listen_queues([self._place.queue, *(d.queue for d in self._duties)])
+        DBOS.launch()
+        self._queue = self._registered(self._place.queue, self._concurrency)
+        for duty in self._duties:
+            self._registered(duty.queue, duty.concurrency)
+        if self._seat is not None:
+            self._seat.guard()
+
+    def _registered(self, name: str, concurrency: int) -> Queue:
+        return DBOS.register_queue(
+            name,
+            worker_concurrency=concurrency,
+            partition_concurrency=1,
+            polling_interval_sec=self._poll,
+            on_conflict="always_update",
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -214,6 +265,8 @@ class Worker:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+            if self._seat is not None:
+                self._seat.leave()
 
     # ── the one workflow ───────────────────────────────────────────────────────────────────────────────
 
@@ -230,11 +283,18 @@ class Worker:
         return said
 
     def _agenda(self, run: str, turn: int) -> list[str]:
+        self._alive()
         with _plain():
             _nap(self._engine.state(run))
             return self._engine.agenda(run, turn)
 
+    def _alive(self) -> None:
+        """End this process if it was frozen or cut off: the run may be in other hands."""
+        if self._seat is not None:
+            self._seat.clock()
+
     def _take(self, run: str, name: str) -> dict[str, str]:
+        self._alive()
         with _plain():
             outcome = self._engine.take(run, name)
             return _told(outcome, self._engine.state(run).turn)
@@ -260,10 +320,14 @@ class Worker:
             state = self._engine.state(run)
             if settled(state, patience):
                 return state
-            found = DBOS.get_workflow_status(self._place.phase(run, state.turn))
-            if found is not None and found.status in _DEAD:
-                raise Broken(f"{run}: the engine gave the phase up ({found.status}); `lapse resume {run}` goes on")
+            if self.gave_up(run, state.turn):
+                raise Broken(f"{run}: the engine gave the phase up; `lapse resume {run}` goes on")
             time.sleep(min(0.1, self._poll))
+
+    def gave_up(self, run: str, turn: int) -> bool:
+        """Say whether the executor will not go on with this turn: it broke, or somebody cancelled it."""
+        found = DBOS.get_workflow_status(self._place.phase(run, turn))
+        return found is not None and found.status in _DEAD
 
 
 class Remote:
@@ -367,8 +431,24 @@ def _told(outcome: Outcome, turn: int) -> dict[str, str]:
             assert_never(outcome)
 
 
+def _named(duty: Duty) -> Callable[[str], dict[str, Any]]:
+    """Return a duty's call as a function of its own: DBOS takes functions, no methods."""
+
+    def call(order: str) -> dict[str, Any]:
+        with _plain():
+            return duty.call(order)
+
+    call.__qualname__ = call.__name__ = duty.name
+    return call
+
+
 def at_work(place: Place) -> bool:
-    """Say whether some process is the executor of this ledger now."""
+    """Say whether some process is an executor of this ledger now."""
+    if place.file is None:
+        try:
+            return seated(place.url, place.queue) > 0
+        except NoSeatError:
+            return False
     try:
         os.close(_locked(place.lock, wait=False))
     except Busy:

@@ -1,0 +1,50 @@
+"""DBOS's own recovery under the id of a dead executor: `python -m playbooks.recover EXECUTOR VERSION`, URL on stdin.
+
+Whoever runs this holds the dead one's lock (`playbooks.seat`). It knows no workflow, listens to no queue, and leaves as
+soon as nothing is pending under that id: queue, partition, delay and count of attempts stay as they were.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+
+from dbos import DBOS
+
+from playbooks.durable import IDLE_SECONDS, Json
+
+PATIENCE = 10.0
+"""Seconds after which it leaves whatever is still pending to the next attempt."""
+
+
+def main(url: str, dead: str, version: str) -> None:
+    """Recover, then leave."""
+    logging.getLogger("dbos").setLevel(logging.CRITICAL)
+    DBOS(
+        config={
+            "name": "lapse",
+            "application_version": version,
+            "executor_id": dead,
+            "system_database_url": url,
+            "serializer": Json(),
+            "run_migrations": False,
+            "enable_otlp": False,
+            "log_level": "CRITICAL",
+            "sys_db_idle_transaction_timeout_sec": IDLE_SECONDS,
+            "sys_db_pool_size": 2,
+        }
+    )
+    DBOS.listen_queues([])
+    DBOS.launch()
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and DBOS.list_workflows(
+        status="PENDING", executor_id=dead, load_input=False, load_output=False
+    ):
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main(sys.stdin.read().strip(), sys.argv[1], sys.argv[2])
+    os._exit(0)
