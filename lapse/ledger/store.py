@@ -27,6 +27,7 @@ from verifier.model import CredentialID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
@@ -380,6 +381,10 @@ class Ledger:
             row = connection.exec_driver_sql("SELECT seq, at, hash, signature FROM head").one()
             key = connection.exec_driver_sql("SELECT public_key FROM meta").scalar_one()
         return Head(self.name, row[0], row[1], row[2].hex(), row[3].hex(), key.hex())
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Give a connection that sees one consistent state until the block ends; SQL takes `?` for each value."""
+        return self._db.read()
 
     def attest(self, purpose: str, data: bytes) -> tuple[bytes, bytes]:
         """Return the public key and the Ed25519 signature over `lapse PURPOSE 1`, a line feed, and `data`.
