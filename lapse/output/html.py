@@ -121,6 +121,7 @@ def environment() -> Environment:
         "word": word,
         "who": listing.who,
         "when": when,
+        "second": second,
         "day": lambda at: f"{at:%Y-%m-%d}" if at else "—",
         "days": days,
         "tiles": tiles,
@@ -143,6 +144,11 @@ def word(key: Key) -> str:
 def when(at: datetime | None) -> str:
     """Return a moment in UTC, to the minute."""
     return f"{at:%Y-%m-%d %H:%M}" if at else "—"
+
+
+def second(at: datetime | None) -> str:
+    """Return a moment in UTC, to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else "—"
 
 
 def days(value: float | None) -> str:
