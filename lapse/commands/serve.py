@@ -35,7 +35,7 @@ def run(config: Path | None, host: str | None, port: int | None, *, quiet: bool)
     from lapse.web.house import House
 
     with setup.ledger() as ledger, _bound(*place) as listener:
-        house = House(setup, ledger, serve, getpass.getuser())
+        house = House(setup, ledger, serve, getpass.getuser(), config=config)
         port = int(listener.getsockname()[1])
         if _loopback(place[0]):
             link = house.links.make(house.user, Role.named(serve.local_role))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
@@ -14,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from lapse.ledger import LedgerError
-from lapse.web import api, hooks, oidc, pages, runs
+from lapse.web import api, hooks, oidc, pages, runs, start
 from lapse.web.guard import LOOPBACK, Guard
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from lapse.web.house import House
+
+TEND = 2.0
+"""Seconds between two looks at the rotations under way."""
 
 
 def application(house: House) -> Starlette:
@@ -37,6 +43,8 @@ def application(house: House) -> Starlette:
         Route("/keys", pages.keys, methods=get),
         Route("/keys/{key}", pages.one, methods=get),
         Route("/keys/{key}/reveal", pages.reveal, methods=post),
+        Route("/keys/{key}/rotate", start.plan_page, methods=get),
+        Route("/keys/{key}/rotate", start.begin, methods=post),
         Route("/runs", runs.all_runs, methods=get),
         Route("/runs/{run}", runs.run, methods=get),
         Route("/runs/{run}/now", runs.fragment, methods=get),
@@ -70,7 +78,17 @@ def application(house: House) -> Starlette:
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.house.figures.get()
+    tending = asyncio.create_task(_tend(app.state.house))
     yield
+    tending.cancel()
+
+
+async def _tend(house: House) -> None:
+    """Look every few seconds whether a rotation moves that nobody goes on with."""
+    while True:
+        with contextlib.suppress(Exception):  # a ledger that is busy for a moment is looked at again
+            await run_in_threadpool(house.executor.tend)
+        await asyncio.sleep(TEND)
 
 
 def healthy(_: Request) -> Response:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path  # noqa: TC003  # the dataclass reads it
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lapse.config import data_dir
@@ -20,6 +21,7 @@ from lapse.ledger.db import Database
 from lapse.owners import Owners
 from lapse.rotation import Desk
 from lapse.web.access import Limit, Links, Sessions, Tokens
+from lapse.web.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +96,7 @@ class House:
     user: str
     links: Links = field(default_factory=Links)
     limit: Limit = field(default_factory=Limit)
+    config: Path | None = None
 
     def __post_init__(self) -> None:
         """Open a second way into the ledger, for reading."""
@@ -116,6 +119,11 @@ class House:
     def desk(self) -> Desk:
         """The rotations. The console is never their executor: it may be killed at any moment."""
         return Desk(self.setup, self.ledger)
+
+    @cached_property
+    def executor(self) -> Executor:
+        """Who sees to it that somebody goes on with rotations."""
+        return Executor(self.desk, self.config, ours=self.serve.execute)
 
     @cached_property
     def figures(self) -> Kept[Figures]:
@@ -151,5 +159,6 @@ class House:
 
     def close(self) -> None:
         """Let go of everything but the ledger."""
+        self.executor.let_go()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.db.close()

@@ -107,7 +107,8 @@ def run(request: Request) -> Response:
 
 
 def _page(request: Request, state: RunState, said: str = "", status: int = 200) -> Response:
-    return show(request, "run.html", status, **_shown(state), said=said)
+    trouble = house_of(request).executor.trouble
+    return show(request, "run.html", status, **_shown(state), said=said, trouble=trouble)
 
 
 def _shown(state: RunState) -> dict[str, object]:
@@ -287,16 +288,7 @@ def _done(house: House, state: RunState, verb: str, who: str, fields: dict[str, 
 
 
 def _go_on(house: House, name: str, turn: int) -> str:
-    """Hand the turn to the executor, if one is at work."""
-    from playbooks.durable import Broken, Remote, at_work  # DBOS is slow to import
-
-    place = house.desk.place
-    if at_work(place):
-        try:
-            with Remote(place) as remote:
-                remote.go(name, turn)
-        except Broken:
-            pass
-        else:
-            return "Recorded. The worker goes on."
-    return f"Recorded. No worker is running: `lapse resume {name}` goes on."
+    """Hand the turn to whoever goes on with rotations."""
+    if house.executor.hand(name, turn):
+        return "Recorded. The run goes on; this page follows it."
+    return f"Recorded. Nobody goes on with it here: `lapse resume {name}` does."

@@ -15,8 +15,8 @@ RoleName = Literal["viewer", "responder", "approver", "admin"]
 class Role(IntEnum):
     """What somebody may do; each may do what the ones before it may.
 
-    A viewer looks. A responder goes on with rotations, checks the chain. An approver agrees, declines and takes back.
-    An admin may see a secret, with a reason, on record.
+    A viewer looks. A responder starts rotations and goes on with them, checks the chain. An approver agrees, declines
+    and takes back. An admin may see a secret, with a reason, on record.
     """
 
     VIEWER = 1
@@ -51,7 +51,8 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     `host` other than loopback needs `[serve.oidc]`, TLS in front of it, and its name in `hosts`. `session` ends a
     log-in whatever happens, `idle` when nothing does. `hooks` maps GitHub, GitLab, TruffleHog or generic to the
-    reference of their secret.
+    reference of their secret. With `execute` the console starts a process beside it that goes on with rotations; false
+    where another machine does that.
     """
 
     host: str = "127.0.0.1"
@@ -60,5 +61,6 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     session: Duration = Duration("8h")
     idle: Duration = Duration("1h")
     local_role: RoleName = "admin"
+    execute: bool = True
     hooks: dict[Literal["github", "gitlab", "trufflehog", "generic"], str] = {}
     oidc: OidcConfig = OidcConfig()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from web_made import SEALING, Browser, fill, rotation
+from web_tab import CHROMIUM, FLAGS, lacking
 
 from lapse.commands.setup import Setup
 from lapse.config import load
@@ -17,6 +18,9 @@ from lapse.web.house import House
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Browser as Chromium
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))  # `desk`: the command line in its own process
 
 
@@ -27,7 +31,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     monkeypatch.setenv("LAPSE_TEST_SEAL", SEALING)
     monkeypatch.setenv("LAPSE_TEST_HOOK", "hook" * 8)
     hooks = "\n".join(f'{n} = "env:LAPSE_TEST_HOOK"' for n in ("github", "gitlab", "trufflehog", "generic"))
-    text = f'[ledger]\nurl = "{tmp_path / "ledger.db"}"\nkey = "env:LAPSE_TEST_SEAL"\n[serve.hooks]\n{hooks}\n'
+    text = f'[ledger]\nurl = "{tmp_path / "ledger.db"}"\nkey = "env:LAPSE_TEST_SEAL"\n[serve]\nexecute = false\n'
+    text += f"[serve.hooks]\n{hooks}\n"
     text += '[[owner]]\nname = "payments"\nimages = ["docker.io/acme/*"]\n'
     (tmp_path / "lapse.toml").write_text(text)
     setup = Setup(load(tmp_path / "lapse.toml"))
@@ -46,3 +51,16 @@ def browser(house: House) -> Iterator[Browser]:
     """Make a browser that is not logged in."""
     with Browser(application(house), house) as made:
         yield made
+
+
+@pytest.fixture(scope="module")  # no longer: Playwright's loop would be in the way of asynchronous tests
+def chromium() -> Iterator[Chromium]:
+    """Start Chromium once a file."""
+    if not Path(CHROMIUM).exists():
+        lacking("chromium is not installed")
+    from playwright.sync_api import sync_playwright  # only where there is a browser
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield made
+        made.close()

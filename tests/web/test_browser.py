@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 from web_made import HOSTILE, RUN, name_of
+from web_tab import AXE, SCREENS, Tab, lacking
 
 from lapse.commands.serve import _bound
 from lapse.output import html
@@ -27,42 +26,16 @@ from playbooks.journal import What
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
     from lapse.web.house import House
 
-ROOT = Path(__file__).parents[2]
-SCREENS = ROOT / "build" / "screens"
-AXE = ROOT / "build" / "axe"
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PAGES = {
     "now": "/", "keys": "/keys", "key": f"/keys/{name_of(0)}", "runs": "/runs", "run": f"/runs/{RUN}",
     "funnel": "/funnel", "owners": "/owners", "providers": "/providers", "nightly": "/nightly", "audit": "/audit",
 }  # fmt: skip
-
-
-def _lacking(what: str) -> NoReturn:
-    if os.environ.get("LAPSE_REQUIRE_SERVERS") == "1":
-        pytest.fail(f"{what}, and LAPSE_REQUIRE_SERVERS=1 asks for it")
-    pytest.skip(f"{what}; install it to run this test")
-
-
-@pytest.fixture(scope="module")  # no longer: Playwright's loop would be in the way of asynchronous tests
-def chromium() -> Iterator[Browser]:
-    """Start Chromium once."""
-    if not Path(CHROMIUM).exists():
-        _lacking("chromium is not installed")
-    from playwright.sync_api import sync_playwright  # only where there is a browser
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -71,12 +44,12 @@ def axe() -> str:
     script = AXE / "node_modules" / "axe-core" / "axe.min.js"
     if not script.exists():
         if shutil.which("npm") is None:
-            _lacking("npm is not installed")
+            lacking("npm is not installed")
         AXE.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--silent", "axe-core@4.14.1"]
         done = subprocess.run(command, cwd=AXE, capture_output=True, check=False, timeout=120)
         if done.returncode or not script.exists():
-            _lacking("axe-core could not be fetched")
+            lacking("axe-core could not be fetched")
     return script.read_text("utf-8")
 
 
@@ -93,21 +66,6 @@ def address(house: House) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
-
-
-class Tab:
-    """One tab, logged in; what its console complained of is kept."""
-
-    def __init__(self, page: Page, address: str) -> None:
-        self.page, self.address = page, address
-        self.complaints: list[str] = []
-        page.on("console", lambda m: self.complaints.append(m.text) if m.type in {"error", "warning"} else None)
-        page.on("pageerror", lambda e: self.complaints.append(str(e)))
-        page.on("dialog", lambda d: (self.complaints.append("dialog"), d.dismiss()))
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.address + path)
-        return self.page
 
 
 def tab(browser: Browser, address: str, house: House, **more: Any) -> Tab:
@@ -193,9 +151,9 @@ def test_a_filter_acts_at_once(chromium: Browser, address: str, house: House) ->
 
 def test_an_approval_is_typed_and_the_page_follows_the_run(chromium: Browser, address: str, house: House) -> None:
     page = tab(chromium, address, house).open(f"/runs/{RUN}")
-    page.fill("#a1", RUN)
-    page.press("#a1", "Enter")
-    page.wait_for_selector("text=Recorded. No worker is running")
+    page.fill("#a-disable", RUN)
+    page.press("#a-disable", "Enter")
+    page.wait_for_selector("text=Recorded. Nobody goes on with it here")
     house.ledger.rotations.append(RUN, "disable", What.INTENT, "as the worker would")
     page.wait_for_selector("text=under way")
     house.ledger.rotations.append(RUN, "disable", What.DONE, "the old key is disabled")

@@ -30,9 +30,9 @@ def test_an_approval_is_typed_recorded_and_told(browser: Browser, house: House) 
     assert browser.submit(f"/runs/{RUN}/approve", step="disable", confirm=RUN).status_code == 303
     assert _said(house, What.APPROVED) == ["disable"]
     page = browser.get(f"/runs/{RUN}").text
-    assert f"`lapse resume {RUN}` goes on" in page
+    assert f"`lapse resume {RUN}` does" in page
     assert "Agreed: ann" in page
-    assert "goes on." not in browser.get(f"/runs/{RUN}").text, "told once"
+    assert "Recorded" not in browser.get(f"/runs/{RUN}").text, "told once"
 
 
 def test_two_people_are_two_people(browser: Browser, house: House) -> None:

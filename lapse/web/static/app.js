@@ -27,19 +27,37 @@ const live = document.querySelector("#live[data-run]");
 if (live && "EventSource" in window) {
   const run = encodeURIComponent(live.dataset.run);
   const source = new EventSource(`/runs/${run}/events`);
-  let first = true;
+  let asking = false, again = false;
   const renew = async () => {
-    const reply = await fetch(`/runs/${run}/now`, { headers: { Accept: "text/html" } });
-    if (!reply.ok) return;
-    // Whoever types a confirmation keeps it: the fields are put back.
-    const held = [...live.querySelectorAll("input[type=text]")].map((i) => [i.id, i.value, i === document.activeElement]);
-    const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
+    if (asking) { again = true; return; }
+    asking = true;
+    try {
+      do {
+        again = false;
+        const reply = await fetch(`/runs/${run}/now`, { headers: { Accept: "text/html" } });
+        if (reply.ok && !reply.redirected) put(await reply.text());
+      } while (again);
+    } finally { asking = false; }
+  };
+  // Whoever types a confirmation keeps it: text and focus are put back by their ids.
+  const put = (text) => {
+    const held = [...live.querySelectorAll("input[type=text]")].map((i) => [i.id, i.value]);
+    const at = document.activeElement;
+    const fresh = new DOMParser().parseFromString(text, "text/html");
+    const says = fresh.body.querySelector("[data-says]").dataset.says;
+    const status = document.querySelector("#says");
+    if (status.textContent !== says) status.textContent = says;
+    const focused = live.contains(at) ? at.id : "";
     live.replaceChildren(...fresh.body.childNodes);
-    for (const [id, value, focused] of held) {
+    for (const [id, value] of held) {
       const input = document.getElementById(id);
-      if (input) { input.value = value; if (focused) input.focus(); }
+      if (input) input.value = value;
+    }
+    if (focused) {
+      const same = document.getElementById(focused);
+      if (same) same.focus({ preventScroll: true });
     }
   };
-  source.addEventListener("step", () => { if (first) { first = false; } renew(); });
-  source.addEventListener("over", () => { source.close(); location.reload(); });
+  source.addEventListener("step", renew);
+  source.addEventListener("over", async () => { source.close(); await renew(); });
 }
