@@ -175,16 +175,19 @@ def verify(
 def status(
     format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="How many live keys to list.")] = 20,
+    who: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Whose approvals to name first; else the log-in name's.")
+    ] = None,
     config: ConfigOption = None,
     exit_zero: ExitZeroOption = False,
 ) -> None:
     """Show what is live and what is proven dead.
 
-    First of all: keys removed from the source that were never revoked.
+    First of all: keys removed from the source that were never revoked. Then the rotations that are not over.
     """
     from lapse.commands import status as command
 
-    _end(command.run(config, limit, json=format_ is Plain.JSON), exit_zero=exit_zero)
+    _end(command.run(config, limit, who, json=format_ is Plain.JSON), exit_zero=exit_zero)
 
 
 @app.command()
@@ -211,12 +214,25 @@ def report(
         Form | None,
         typer.Option("--format", help="Otherwise by the file's ending: .html .md .sarif .csv .json .defectdojo.json …"),
     ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Signed evidence of one rotation: .json or .html.")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", metavar="FILE", help="Check such a file offline; needs no ledger.")
+    ] = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option("--public-key", metavar="KEY", help="Who must have signed: fingerprint, key file or head file."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write all keys with places and verdicts."""
+    """Write all keys with places and verdicts.
+
+    With --run, signed evidence of one rotation that anybody can check with --verify, without the ledger.
+    """
     from lapse.commands import report as command
 
-    _end(command.run(output, str(format_) if format_ else None, config))
+    _end(command.run(output, str(format_) if format_ else None, config, command.Evidence(run, verify, public_key)))
 
 
 @app.command()
@@ -265,6 +281,9 @@ def nightly(
         bool | None, typer.Option("--wait/--no-wait", help="Stay for the second look at keys that just died.")
     ] = None,
     sources: Annotated[bool, typer.Option("--sources/--no-sources", help="Read the configured sources first.")] = True,
+    fleet: Annotated[
+        bool | None, typer.Option("--fleet/--no-fleet", help="Let the workers ask; else: if [fleet] url is set.")
+    ] = None,
     format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
     exit_zero: ExitZeroOption = False,
@@ -276,8 +295,26 @@ def nightly(
     """
     from lapse.commands import nightly as command
 
-    options = command.Options(deadline, wait, sources, format_ is Plain.JSON, quiet)
+    options = command.Options(deadline, wait, sources, format_ is Plain.JSON, quiet, fleet)
     _end(command.run(options, config), exit_zero=exit_zero)
+
+
+@app.command()
+def worker(
+    chunks: Annotated[
+        int | None, typer.Option("--chunks", min=1, metavar="N", help="Chunks under way at once, each of another vendor.")
+    ] = None,
+    config: ConfigOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Work for a fleet on PostgreSQL.
+
+    Takes its share of a night's keys and of rotations, and goes on with what a worker that died left. Any number, on
+    any machines; all with the same config, ledger and sealing key.
+    """
+    from lapse.commands import worker as command
+
+    _end(command.run(config, chunks, quiet=quiet))
 
 
 @app.command()

@@ -13,6 +13,7 @@ class Exit(IntEnum):
     USAGE = 2
     NO_INPUT = 3
     NO_RIGHTS = 4
+    OTHER_KEY = 5
     LIVE = 10
     UNDECIDED = 11
     WAITING = 12

@@ -1,4 +1,4 @@
-"""`lapse report -o FILE`: every key with places and verdict."""
+"""`lapse report -o FILE`: every key with places and verdict; with `--run`, the evidence of one rotation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
@@ -34,8 +36,18 @@ DOUBLE = {".defectdojo.json": "defectdojo", ".ocsf.json": "ocsf", ".ocsf.jsonl":
 """Endings of formats that are JSON as well."""
 
 
-def run(output: str, shape: str | None, config: Path | None) -> Exit:
+class Evidence(Struct, frozen=True):
+    """What is asked about one rotation: its evidence (`run`), or whether such a `file` is whole, signed by `key`."""
+
+    run: str | None = None
+    file: Path | None = None
+    key: str | None = None
+
+
+def run(output: str, shape: str | None, config: Path | None, evidence: Evidence | None = None) -> Exit:
     """Write the report whole or not at all; the format is told by `--format` or by the file's ending."""
+    if evidence is not None and evidence != Evidence():
+        return _evidence(output, shape, config, evidence)
     shape = shape or ("json" if output == "-" else shape_of(output))
     if shape is None:
         known = " ".join((*ENDINGS, *DOUBLE))
@@ -48,6 +60,18 @@ def run(output: str, shape: str | None, config: Path | None) -> Exit:
         write_file(ledger, target, shape)
     say(f"wrote {target}")
     return Exit.OK
+
+
+def _evidence(output: str, shape: str | None, config: Path | None, asked: Evidence) -> Exit:
+    from lapse.commands import evidence
+
+    match asked:
+        case Evidence(run=str(name), file=None, key=None):
+            return evidence.give(name, output, shape, config)
+        case Evidence(run=None, file=Path() as file) if output == "-" and shape is None:
+            return evidence.verify(file, asked.key)
+        case _:
+            raise Stop("say --run RUN [-o FILE], or --verify FILE [--public-key KEY], and nothing else", Exit.USAGE)
 
 
 def shape_of(name: str) -> str | None:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from lapse.ledger.model import Found, Key, Status
+from lapse.output.rotations import RotationOut
 from verifier.model import Dead, Doubt, Evidence, How, Identity, Live, Place, Undecided, Verdict
 
 if TYPE_CHECKING:
@@ -113,10 +114,11 @@ class IngestOut(Struct, frozen=True):
 
 
 class StatusOut(Struct, frozen=True):
-    """`status --format json`."""
+    """`status --format json`. `rotations` are those that are not over, the ones that need a person first."""
 
     status: Status
     live: tuple[KeyLine, ...]
+    rotations: tuple[RotationOut, ...] = ()
     v: Literal[1] = 1
 
 
