@@ -1,25 +1,33 @@
-"""`lapse show KEY`: the story of one key."""
+"""`lapse show KEY`: the story of one key, from the leak to its death."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from lapse.commands.setup import Setup
+from lapse.evidence.fold import exposure_of
 from lapse.exits import Exit, Stop
-from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told
+from lapse.ledger import EventKind, LedgerError
 from lapse.output import jsonv1
-from lapse.output.console import out, raw, safe
+from lapse.output.console import out, plural, raw, safe
 from lapse.output.listing import verdict, who
+from lapse.output.rotations import rotation
+from lapse.output.storyline import KeyShown, storyline, way
+from playbooks.journal import state_of
 from verifier.model import Live
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lapse.ledger import Found, Key, Ledger, Story
+    from lapse.ledger import Found, Key, Ledger
     from verifier.model import Evidence
 
 PLACES = 20
+_BARE = frozenset({"seen", "gone", "verdict", "note"})
+"""Lines whose text says by itself where it comes from."""
 
 
 def run(name: str, config: Path | None, *, reveal: bool, reason: str, json: bool) -> Exit:
@@ -34,11 +42,22 @@ def run(name: str, config: Path | None, *, reveal: bool, reason: str, json: bool
         found = tuple(ledger.places(key.id))
         if reveal:
             _reveal(ledger, key, reason)
-        elif json:
-            raw(jsonv1.encode(jsonv1.full(key, found)))
         else:
-            _tell(key, found, ledger.story(key.id))
+            shown = _shown(ledger, key, found)
+            raw(jsonv1.encode(shown)) if json else _tell(key, found, shown)
     return Exit.LIVE if isinstance(key.known, Live) else Exit.OK
+
+
+def _shown(ledger: Ledger, key: Key, found: tuple[Found, ...]) -> KeyShown:
+    log = ledger.rotations
+    states = [state_of(name, log.entries(name)) for name in log.runs(key.id)]
+    story, exposure, now = ledger.story(key.id), exposure_of(key, found), datetime.now(UTC)
+    return KeyShown(
+        **msgspec.structs.asdict(jsonv1.full(key, found)),
+        way=way(key, exposure, story, states),
+        story=storyline(exposure, story, states),
+        rotations=tuple(rotation(s, "", now) for s in states),
+    )
 
 
 def _reveal(ledger: Ledger, key: Key, reason: str) -> None:
@@ -50,7 +69,7 @@ def _reveal(ledger: Ledger, key: Key, reason: str) -> None:
         out(f"{part}: {value.reveal()}")
 
 
-def _tell(key: Key, found: tuple[Found, ...], story: list[Story]) -> None:
+def _tell(key: Key, found: tuple[Found, ...], shown: KeyShown) -> None:
     out(f"{key.short}  {verdict(key)}  {key.provider}  {safe(who(key))}".rstrip())
     if key.candidates:
         out(f"  may be     {', '.join(key.candidates)}")
@@ -65,7 +84,7 @@ def _tell(key: Key, found: tuple[Found, ...], story: list[Story]) -> None:
     if key.last and key.last.evidence:
         _evidence(key.last.evidence)
     gone = " — all gone from the source" if key.removed_from_source else ""
-    out(f"  {'seen in':<10} {_places(len(found))}{gone}")
+    out(f"  {'seen in':<10} {plural(len(found), 'place')}{gone}")
     for f in found[:PLACES]:
         p = f.place
         name = p.image.reference if p.image else p.repository or str(p.source)
@@ -75,9 +94,18 @@ def _tell(key: Key, found: tuple[Found, ...], story: list[Story]) -> None:
         out(f"    {safe(name)} {safe(p.path)}{line}{layer}  {safe(f.scanner)}/{safe(f.rule)}{removed}")
     if len(found) > PLACES:
         out(f"    and {len(found) - PLACES} more")
+    _story(shown)
+
+
+def _story(shown: KeyShown) -> None:
+    out(f"  {'way':<10} {' → '.join(f'{s.stage} {s.at:%Y-%m-%d %H:%M}' for s in shown.way)}")
+    for r in shown.rotations:
+        if r.stands != "ended":
+            out(f"  {'rotation':<10} {r.run} {r.stands} since {r.since:%Y-%m-%d %H:%M}: {safe(r.says)}")
     out("  story")
-    for event in story:
-        out(f"    {event.at:%Y-%m-%d %H:%M:%S}  {_event(event)}")
+    for told in shown.story:
+        kind = "" if told.kind in _BARE else f"{told.kind} "
+        out(f"    {told.at:%Y-%m-%d %H:%M:%S}  {kind}{safe(told.text)}")
 
 
 def _evidence(e: Evidence) -> None:
@@ -85,22 +113,3 @@ def _evidence(e: Evidence) -> None:
     out(f"  {'evidence':<10} {safe(e.request)}{status}  ({safe(e.rule)})")
     if e.excerpt:
         out(f"  {'':<10} {safe(e.excerpt)[:160]}")
-
-
-def _places(n: int, which: str = "") -> str:
-    return f"{n} {which}place{'' if n == 1 else 's'}"
-
-
-def _event(event: Story) -> str:
-    match event:
-        case Seen():
-            return f"{safe(event.scanner)} saw it in {_places(event.places, 'new ')} ({safe(event.file)})"
-        case Gone():
-            return f"gone from {_places(event.places)}: a complete scan no longer had them"
-        case Told():
-            said = jsonv1.word(event.verdict)
-            return f"{said}{f' ({event.turn})' if event.turn else ''}"
-        case Noted():
-            return f"{event.kind}: {safe(event.text)}"
-        case _:
-            assert_never(event)

@@ -10,8 +10,9 @@ from lapse.commands.policy import PolicyOut
 from lapse.diff import DiffOut
 from lapse.nightly.night import Night
 from lapse.output import jsonv1
+from lapse.output.storyline import KeyShown
 
-TITLES = (jsonv1.KeyLine, jsonv1.IngestOut, jsonv1.StatusOut, jsonv1.ReportOut, DiffOut, PolicyOut, Night)
+TITLES = (jsonv1.KeyLine, jsonv1.IngestOut, jsonv1.StatusOut, jsonv1.ReportOut, KeyShown, DiffOut, PolicyOut, Night)
 
 
 def schema() -> dict[str, Any]:
