@@ -175,6 +175,23 @@ class Replacer(Issuer, Protocol):
 
 
 @runtime_checkable
+class Roomy(Issuer, Protocol):
+    """An issuer with few places a user, which may be told to give one of them up.
+
+    `makes_room` says whether it was told so: then the plan has a step of its own for it, which somebody approves.
+    """
+
+    makes_room: bool
+
+    def room(self, ref: KeyRef) -> KeyRef | None:
+        """Return None while there is room for one more key, else the one key that may be deleted for it.
+
+        Never the key of `ref`. Where there is neither room nor such a key it is `ProviderError(FULL)`.
+        """
+        ...
+
+
+@runtime_checkable
 class SelfRevoker(Issuer, Protocol):
     """An issuer of style `revoke` where only the leaked credential itself can end itself: there is no admin way.
 
@@ -226,11 +243,27 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class Forewarned(Protocol):
+    """A hand that can tell beforehand whether it will be able to act. Every consumer is one; others may be."""
+
+    def preflight(self) -> Sequence[Fact]:
+        """Check log-in, place and rights, and change nothing.
+
+        What is surely missing is a `ProviderError`; what nobody tells beforehand is said in a fact.
+        """
+        ...
+
+
+@runtime_checkable
 class Consumer(Protocol):
     """Whoever uses the secret and must be given the new one."""
 
     name: str
     permissions: Mapping[str, tuple[str, ...]]
+
+    def preflight(self) -> Sequence[Fact]:
+        """As `Forewarned.preflight`: token, place, and rights where the API tells. Nothing is written or sent."""
+        ...
 
     def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
         """Hand over the new value; repeating is harmless."""
@@ -255,4 +288,87 @@ class SessionKiller(Protocol):
 
     def undo(self, old: Credential, ref: KeyRef) -> Outcome:
         """Take it back where that is possible (a deny policy); `Failed` otherwise."""
+        ...
+
+
+@runtime_checkable
+class Quarantine(SessionKiller, Protocol):
+    """A session killer that may stop every key of the owner, the new one too: containment for an emergency.
+
+    `stops_new` says whether it does as it is set. Then it is lifted before the new key is looked at, in a step of its
+    own.
+    """
+
+    stops_new: bool
+
+    def shut(self, old: Credential, ref: KeyRef) -> bool:
+        """Say whether the owner is stopped already: asked before `kill`, so that nobody else's stop is ever lifted."""
+        ...
+
+    def lift(self, old: Credential, ref: KeyRef, killed: datetime, moment: datetime) -> Outcome:
+        """Let the new key through; what the old one opened before `moment` stays shut as far as that can be.
+
+        `killed` is when `kill` was first intended. `Waiting` where opening now would bring back sessions that are not
+        over yet. Repeating is harmless.
+        """
+        ...
+
+
+class Presence(StrEnum):
+    """Whose the thing is that bears a successor's name."""
+
+    ABSENT = "absent"
+    OURS = "ours"
+    """Made by this run, exactly as it is wanted."""
+    EARLIER = "earlier"
+    """Made by an earlier run of Lapse: it may be changed, and is restored by `undo`."""
+    OTHERS = "others"
+    """Somebody else's, or changed by somebody else since: it is never touched."""
+
+
+@runtime_checkable
+class Successor(Protocol):
+    """The way that makes a static key unnecessary: a role that gives short-lived ones.
+
+    `reversible` is false where the set-up itself ends something for good. `run` is the marker of the rotation, which
+    the thing carries.
+    """
+
+    name: str
+    permissions: Mapping[str, tuple[str, ...]]
+    reversible: bool
+
+    def about(self) -> str:
+        """Say in one clause what would be there: for the plan."""
+        ...
+
+    def displaces(self, old: Credential) -> bool:
+        """Say whether setting it up ends the leaked key in the same moment."""
+        ...
+
+    def preflight(self, old: Credential) -> Sequence[Fact]:
+        """Check rights, and that what it builds on is there, before anything changes; as `Issuer.preflight`."""
+        ...
+
+    def present(self, old: Credential, run: str) -> Presence:
+        """Say whether it is there, and whose."""
+        ...
+
+    def snapshot(self) -> str:
+        """Return what bears the name now, for `undo`; empty when nothing does. It holds no secret."""
+        ...
+
+    def setup(self, old: Credential, run: str) -> Outcome:
+        """Make it. Somebody else's of the same name is `Failed`. Repeating is harmless."""
+        ...
+
+    def check(self, old: Credential, run: str, since: datetime) -> Outcome:
+        """See that the new way works: log in by it, and end that log-in again. `since` is when it was set up.
+
+        `Waiting` on a person where only they can log in.
+        """
+        ...
+
+    def undo(self, old: Credential, run: str, former: str) -> Outcome:
+        """Remove what this run made, or bring `former` (a `snapshot`) back. Nobody else's is touched."""
         ...

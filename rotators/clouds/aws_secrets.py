@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from rotators.clouds.aws import Aws, AwsError, aws
+from rotators.clouds.aws_evidence import preflight
 from rotators.clouds.fields import pack, unpack
 from rotators.interface import ProviderError, Settings, Stored, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_secretsmanager.type_defs import DescribeSecretResponseTypeDef, TagTypeDef
 
+    from rotators.interface import Fact
     from verifier.secret import Secret
 
 CURRENT = "AWSCURRENT"
@@ -43,6 +45,10 @@ class Versions:
 
     def _client(self) -> SecretsManagerClient:
         return cast("SecretsManagerClient", self._way.client("secretsmanager"))
+
+    def preflight(self, actions: Sequence[str]) -> list[Fact]:
+        """Have IAM simulate these rights of the admin; one that is surely missing is `ProviderError(DENIED)`."""
+        return preflight(self._way, sorted(set(actions)))
 
     def labels(self) -> Mapping[str, list[str]] | None:
         """Return version → labels, `None` when there is no such secret or we have scheduled its deletion.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rotators.clouds.aws_secrets import CURRENT, Versions
+from rotators.interface import Fact
 from rotators.step import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.interface import Settings
     from rotators.step import Outcome
@@ -36,6 +37,13 @@ class AwsVersionStage:
     def __init__(self, settings: Settings) -> None:
         """Take the slot's settings."""
         self._versions = Versions(settings, settings.get("stage", CURRENT))
+
+    def preflight(self) -> Sequence[Fact]:
+        """See whether the secret is there and the label on it, and have IAM simulate the admin's rights."""
+        facts = self._versions.preflight(self.permissions["push"])
+        now = self._versions.staged()
+        there = f"is on version {now.version}" if now is not None else "is on no version yet"
+        return [*facts, Fact("consumer", f"{self._versions.stage} of secret {self._versions.name} {there}")]
 
     def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
         """Write a version and put the label on it; if the label is on this run's version already, nothing is done."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rotators.handing import chosen
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done, Failed, Outcome, Unsure
 
 if TYPE_CHECKING:
@@ -48,6 +49,17 @@ class Command:
         if not text.isdigit() or not int(text):
             raise ProviderError(Trouble.REFUSED, f"timeout = {text!r} is not a number of seconds")
         self._timeout = float(text)
+
+    def preflight(self) -> Sequence[Fact]:
+        """See that the programs are there and may be run; neither of them is."""
+        folder = self._settings.get("folder") or None
+        if folder is not None and not os.path.isdir(folder):  # noqa: PTH112  # as the system will take it
+            raise ProviderError(Trouble.GONE, f"there is no folder {folder} to run {self._command[0]} in")
+        for words in filter(None, (self._command, self._check)):
+            where = os.path.join(folder, words[0]) if folder and "/" in words[0] else words[0]  # noqa: PTH118  # same
+            if shutil.which(where) is None:
+                raise ProviderError(Trouble.GONE, f"there is no program {words[0]} that could be run")
+        return [Fact("consumer", f"{self._command[0]} is there")]
 
     def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
         """Run the command; a status other than 0 is `Failed`, running out of time is `Unsure`."""

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from rotators.door import Door, Route, admin_token, refusal
 from rotators.handing import handed, names
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from rotators.door import Answer
     from rotators.interface import Settings
     from rotators.step import Outcome
     from verifier.secret import Secret
@@ -51,22 +52,44 @@ class GitHubActions:
         self._key, self._put = Route("GET", f"{base}/public-key"), Route("PUT", base + "/{name}")
         self._door = Door("https://api.github.com", (self._key, self._put), settings)
 
-    def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:  # noqa: ARG002  # GitHub keeps no note of ours
-        """Seal each value and set it; repeating is harmless."""
-        values = handed(fields, self._settings)
+    def preflight(self) -> Sequence[Fact]:
+        """Read the public key that values are sealed for: the token works, and repository and environment are there.
+
+        A classic token shows its scopes and must have `repo`; of a fine-grained one GitHub tells nothing beforehand.
+        """
+        answer = self._public_key(self._headers(self._token()))
+        scopes = answer.headers.get("x-oauth-scopes")
+        if scopes is not None and "repo" not in {s.strip() for s in scopes.split(",")}:
+            raise ProviderError(Trouble.DENIED, f"the GitHub token lacks the scope repo, it has {scopes or 'none'}")
+        told = "its scope repo lets it write" if scopes is not None else "GitHub does not tell whether it may write"
+        return [Fact("consumer", f"the token sees the secrets of {self._settings['repository']}; {told}")]
+
+    def _token(self) -> str:
         named = self._settings.get("token_env")
-        token = admin_token((named,) if named else ("GH_TOKEN", "GITHUB_TOKEN"))
-        if any(value.reveal() == token for value in values.values()):
-            raise ProviderError(Trouble.DENIED, "the token that would push is the one that is pushed: use another one")
-        headers = {
+        return admin_token((named,) if named else ("GH_TOKEN", "GITHUB_TOKEN"))
+
+    @staticmethod
+    def _headers(token: str) -> Mapping[str, str]:
+        return {
             "Authorization": f"Bearer {token}",
             "Accept": "application/vnd.github+json",
             "X-GitHub-Api-Version": "2022-11-28",
         }
+
+    def _public_key(self, headers: Mapping[str, str]) -> Answer:
         answer = self._door.call(self._key, fill=self._fill, headers=headers)
         if not answer.good:
             raise refusal(answer, f"read the public key of {self._settings['repository']}")
-        key = answer.json()
+        return answer
+
+    def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:  # noqa: ARG002  # GitHub keeps no note of ours
+        """Seal each value and set it; repeating is harmless."""
+        values = handed(fields, self._settings)
+        token = self._token()
+        if any(value.reveal() == token for value in values.values()):
+            raise ProviderError(Trouble.DENIED, "the token that would push is the one that is pushed: use another one")
+        headers = self._headers(token)
+        key = self._public_key(headers).json()
         for name, value in values.items():
             sealed = seal(str(key["key"]), value.reveal())
             body = {"encrypted_value": sealed, "key_id": str(key["key_id"])}

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rotators.door import Door, Route, admin_token, refusal
 from rotators.handing import handed, names
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.interface import Settings
     from rotators.step import Outcome
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _KEPT = ("variable_type", "protected", "masked", "raw", "environment_scope")
 _NOTE = re.compile(r"\s*\[lapse [^\]]*\]\s*$")
 _LONGEST = 255
+_SELF = Route("GET", "/api/v4/personal_access_tokens/self")
 
 
 class GitLabCi:
@@ -48,7 +49,21 @@ class GitLabCi:
         path = f"/api/v4/{'projects' if project else 'groups'}/{{owner}}/variables/{{key}}"
         self._get, self._put = Route("GET", path), Route("PUT", path)
         self._query = {"filter[environment_scope]": settings.get("scope") or "*"}
-        self._door = Door("https://gitlab.com", (self._get, self._put), settings)
+        self._door = Door("https://gitlab.com", (self._get, self._put, _SELF), settings)
+
+    def preflight(self) -> Sequence[Fact]:
+        """Read every variable, which only a maintainer may, and the token's scopes, of which `api` lets it write."""
+        for name in names(self._settings):
+            self._read(name)
+        answer = self._door.call(_SELF, headers=self._headers())
+        if not answer.good:  # a job's token, or a GitLab before 15.5
+            return [
+                Fact("consumer", f"the variables of {self._owner} are there; GitLab does not tell the token's scopes")
+            ]
+        scopes = [str(s) for s in answer.json().get("scopes") or ()]
+        if "api" not in scopes:
+            raise ProviderError(Trouble.DENIED, f"the GitLab token lacks the scope api, it has {', '.join(scopes)}")
+        return [Fact("consumer", f"the variables of {self._owner} are there, and the token may write")]
 
     def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
         """Change each variable's value and note the run; repeating is harmless."""

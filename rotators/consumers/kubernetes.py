@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from rotators.door import Answer, Door, Route, refusal
 from rotators.handing import handed, names
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.kubeconfig import cluster
 from rotators.step import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.interface import Settings
     from rotators.step import Outcome
@@ -38,6 +38,7 @@ _SECRET = "/api/v1/namespaces/{namespace}/secrets/{name}"  # noqa: S105  # a pat
 _WORKLOAD = "/apis/apps/v1/namespaces/{namespace}/{kind}/{name}"
 _READ, _WRITE = Route("GET", _SECRET), Route("PUT", _SECRET)
 _LOOK, _PATCH = Route("GET", _WORKLOAD), Route("PATCH", _WORKLOAD)
+_MAY = Route("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
 
 
 class Kubernetes:
@@ -63,6 +64,36 @@ class Kubernetes:
             if kind not in _KINDS or not name:
                 raise ProviderError(Trouble.REFUSED, f"restart: {item!r} is not of the form deployment/name")
             self._restart.append((_KINDS[kind], name))
+
+    def preflight(self) -> Sequence[Fact]:
+        """See that the Secret and its readers are there, and ask the cluster whether we may write and restart."""
+        door, headers = self._open()
+        secret = self._get(door, headers, _READ, {"name": self._secret}, f"secret {self._secret}")
+        if secret.get("immutable"):
+            raise ProviderError(Trouble.REFUSED, f"secret {self._secret} is immutable: make another and roll out")
+        for kind, name in self._restart:
+            self._get(door, headers, _LOOK, {"kind": kind, "name": name}, f"{kind}/{name}")
+        asked = [self._may(door, headers, "update", "", "secrets", self._secret)]
+        asked += [self._may(door, headers, "patch", "apps", kind, name) for kind, name in self._restart]
+        told = "we may write and restart" if all(asked) else "the cluster does not tell whether we may write"
+        return [Fact("consumer", f"secret {self._secret} and {len(self._restart)} workloads are there; {told}")]
+
+    def _may(  # what the question has
+        self, door: Door, headers: Mapping[str, str], verb: str, group: str, resource: str, name: str
+    ) -> bool:
+        """Ask a SelfSubjectAccessReview: False where the cluster does not answer; a no is `ProviderError(DENIED)`."""
+        what = {"namespace": self._namespace, "verb": verb, "group": group, "resource": resource, "name": name}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": what},
+        }
+        answer = door.call(_MAY, headers=headers, json=body)
+        if not answer.good:
+            return False
+        if not (answer.json().get("status") or {}).get("allowed"):
+            raise ProviderError(Trouble.DENIED, f"we may not {verb} {resource} {name} in {self._namespace}")
+        return True
 
     def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
         """Write the values and restart the readers; a write that somebody outran is read and tried again."""
@@ -122,7 +153,7 @@ class Kubernetes:
         allow = _LOOPBACK if near else f"{_PRIVATE},{_LOOPBACK}"
         settings = {"allow_private": allow, "ca_bundle": self._settings.get("ca_bundle", "")}
         roots = (found.ca,) if found.ca else ()
-        door = Door(found.server, (_READ, _WRITE, _LOOK, _PATCH), settings, roots=roots, identity=found.identity)
+        door = Door(found.server, (_READ, _WRITE, _LOOK, _PATCH, _MAY), settings, roots=roots, identity=found.identity)
         return door, {"Authorization": f"Bearer {found.token}"} if found.token else {}
 
     def _call(

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rotators.door import Door, Route, admin_token, refusal
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.interface import Settings
     from rotators.step import Outcome
@@ -46,11 +46,20 @@ class Webhook:
         self._door = Door(base, (self._route,), {k: v for k, v in settings.items() if k != "base_url"})
         self._values = settings.get("values") == "yes"
 
-    def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
-        """Send it; anything but a 2xx is a `ProviderError`. Repeating is harmless to a receiver that minds the id."""
+    def preflight(self) -> Sequence[Fact]:
+        """See that there is a key to sign with; nothing is sent, so what the receiver thinks of it is not known."""
+        self._key()
+        return [Fact("consumer", f"there is a key to sign for {self._door.host}; nothing was sent beforehand")]
+
+    def _key(self) -> str:
         key = admin_token((self._settings.get("key_env") or "LAPSE_WEBHOOK_KEY",))
         if len(key) < _SHORTEST:
             raise ProviderError(Trouble.DENIED, f"the webhook's key is shorter than {_SHORTEST} characters")
+        return key
+
+    def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
+        """Send it; anything but a 2xx is a `ProviderError`. Repeating is harmless to a receiver that minds the id."""
+        key = self._key()
         message: dict[str, object] = {"v": 1, "event": "rotated", "run": run, "fields": sorted(fields)}
         if self._values:
             message["values"] = {name: value.reveal() for name, value in fields.items()}

@@ -13,15 +13,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 from rotators.clouds.aws import Aws, AwsError, aws
+from rotators.clouds.aws_evidence import preflight
 from rotators.interface import ProviderError, Trouble
 from rotators.step import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mypy_boto3_iam import IAMClient
 
-    from rotators.interface import KeyRef, Settings
+    from rotators.interface import Fact, KeyRef, Settings
     from rotators.step import Outcome
     from verifier.model import Credential
 
@@ -51,6 +52,11 @@ class AwsDeny:
         self._roles = [r.strip() for r in settings.get("roles", "").split(",") if r.strip()]
         if self._scope not in (_SESSIONS, _EVERYTHING):
             raise ProviderError(Trouble.REFUSED, f"scope = {self._scope!r} is neither sessions nor everything")
+
+    def preflight(self) -> Sequence[Fact]:
+        """Have IAM simulate the admin's rights; those on roles count only where roles are named."""
+        rights = {r for wanted in self.permissions.values() for r in wanted}
+        return preflight(self._aws, sorted(r for r in rights if self._roles or "Role" not in r))
 
     def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
         """Put the policy on the user and the roles. Repeating writes the same policy again.

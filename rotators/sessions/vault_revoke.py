@@ -15,10 +15,10 @@ from rotators.interface import ProviderError, Trouble
 from rotators.step import Done, Failed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from rotators.interface import KeyRef, Settings
+    from rotators.interface import Fact, KeyRef, Settings
     from verifier.model import Credential
 
 
@@ -43,6 +43,17 @@ class VaultRevoke:
         self._mount = settings.get("mount") or "approle"
         if bool(self._prefix) == bool(self._role):
             raise ProviderError(Trouble.REFUSED, "vault_revoke needs either a `prefix` of leases or a `role`")
+
+    def preflight(self) -> Sequence[Fact]:
+        """Ask Vault whether the admin may revoke."""
+        if self._prefix:
+            return self._bao.preflight({f"sys/leases/revoke-prefix/{self._prefix}": ("sudo",)})
+        tokens = "auth/token"
+        return self._bao.preflight({
+            f"{tokens}/accessors": ("sudo",),
+            f"{tokens}/lookup-accessor": ("update",),
+            f"{tokens}/revoke-accessor": ("update",),
+        })  # fmt: skip
 
     def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:  # noqa: ARG002  # the settings say what
         """Revoke; repeating is harmless. Leases below a prefix all go, whenever they were made."""

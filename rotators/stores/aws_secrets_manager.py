@@ -13,9 +13,9 @@ from rotators.clouds.aws_secrets import Versions
 from rotators.interface import ProviderError, Stored, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from rotators.interface import Settings
+    from rotators.interface import Fact, Settings
     from verifier.secret import Secret
 
 
@@ -40,6 +40,13 @@ class AwsSecretsManager:
     def __init__(self, settings: Settings) -> None:
         """Take the slot's settings."""
         self._versions = Versions(settings)
+
+    def preflight(self) -> Sequence[Fact]:
+        """Have IAM simulate the admin's rights; `secretsmanager:DeleteSecret` is only for an undo, and left out."""
+        wanted = {r for rights in self.permissions.values() for r in rights} - {"secretsmanager:DeleteSecret"}
+        if self._versions.staged() is not None:
+            wanted -= {"secretsmanager:CreateSecret", "secretsmanager:TagResource"}
+        return self._versions.preflight(sorted(wanted))
 
     def current(self) -> Stored | None:
         """Return the AWSCURRENT version and the run whose label it carries."""

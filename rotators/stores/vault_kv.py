@@ -16,9 +16,9 @@ from rotators.interface import ProviderError, Stored, Trouble
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from rotators.interface import Settings
+    from rotators.interface import Fact, Settings
 
 
 class VaultKv:
@@ -43,6 +43,11 @@ class VaultKv:
         self._path = settings.get("path", "").strip("/")
         if not self._path:
             raise ProviderError(Trouble.REFUSED, "vault_kv needs a `path`")
+
+    def preflight(self) -> Sequence[Fact]:
+        """Ask Vault whether the admin may read and write there; the right to delete counts only for an undo."""
+        number, _ = self._read()
+        return self._bao.preflight({f"{self._mount}/data/{self._path}": ("read", "update" if number else "create")})
 
     def current(self) -> Stored | None:
         """Return the newest version's number and run."""

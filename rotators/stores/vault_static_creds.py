@@ -13,9 +13,9 @@ from rotators.interface import ProviderError, Stored, Trouble
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from rotators.interface import Settings
+    from rotators.interface import Fact, Settings
 
 
 class VaultStaticCreds:
@@ -33,6 +33,10 @@ class VaultStaticCreds:
         self._mount, self._role = settings.get("mount") or "database", settings.get("role", "")
         if not self._role:
             raise ProviderError(Trouble.REFUSED, "vault_static_creds needs a `role`")
+
+    def preflight(self) -> Sequence[Fact]:
+        """Ask Vault whether the admin may read the role's log-in."""
+        return self._bao.preflight({f"{self._mount}/static-creds/{self._role}": ("read",)})
 
     def current(self) -> Stored:
         """Return the time of the last rotation; no run's mark lies there."""

@@ -24,6 +24,8 @@ class Cluster:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     before_write: list[Callable[[], None]] = field(default_factory=list)
     version: int = 100
+    forbidden: set[tuple[str, str]] = field(default_factory=set)
+    reviews: bool = True
 
     def secret(self, name: str, **data: str) -> dict[str, Any]:
         found = {"metadata": {"name": name, "resourceVersion": "1"}, "type": "Opaque", "data": data}
@@ -53,6 +55,10 @@ class Cluster:
     def __call__(self, asked: Asked) -> Reply:
         if asked.bearer != TOKEN:
             return 401, {"kind": "Status", "reason": "Unauthorized"}
+        if asked.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            what = asked.json["spec"]["resourceAttributes"]
+            allowed = (what["verb"], what["resource"]) not in self.forbidden
+            return (201, {"status": {"allowed": allowed}}) if self.reviews else (403, {"reason": "Forbidden"})
         found = self.objects.get(asked.path)
         if found is None:
             return 404, {"kind": "Status", "reason": "NotFound"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 from hands import secrets
@@ -15,9 +15,6 @@ from sim_http import Sim
 from rotators.consumers import command, webhook
 from rotators.interface import Consumer, ProviderError, Trouble
 from rotators.step import Done, Failed, Unsure
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY = "a-webhook-key-of-the-test"
 
@@ -67,10 +64,14 @@ def test_one_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     said = command.make({"command": _python(code), "timeout": "1"}).push(secrets(secret="x"), "r")
     assert isinstance(said, Unsure)
     child = int(pid.read_text())
-    status = f"/proc/{child}/stat"
-    if os.path.exists(status):  # noqa: PTH110  # it may be a zombie of init's
-        with open(status) as file:  # noqa: PTH123
-            assert file.read().split()[2] == "Z"
+    for _ in range(100):  # the signal takes a moment; it may be a zombie of init's for longer
+        try:
+            if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{child} lives on")
 
 
 @pytest.mark.parametrize("settings", [{}, {"command": "'"}, {"command": "true", "timeout": "soon"}])

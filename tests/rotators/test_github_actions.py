@@ -26,6 +26,7 @@ class Actions:
     def __init__(self) -> None:
         self.key = PrivateKey.generate()
         self.held: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
 
     def __call__(self, asked: Asked) -> Reply:
         if asked.bearer != TOKEN:
@@ -34,7 +35,7 @@ class Actions:
         if place not in ("/repos/acme/app/actions/secrets", "/repos/acme/app/environments/prod eu/secrets"):
             return 404, {"message": "Not Found"}
         if asked.method == "GET" and name == "public-key":
-            return 200, {"key_id": "k1", "key": b64encode(bytes(self.key.public_key)).decode()}
+            return 200, {"key_id": "k1", "key": b64encode(bytes(self.key.public_key)).decode()}, self.headers
         if asked.method == "PUT" and asked.json["key_id"] == "k1":
             opened = SealedBox(self.key).decrypt(b64decode(asked.json["encrypted_value"])).decode()
             new = f"{place}/{name}" not in self.held

@@ -24,6 +24,7 @@ class GitLab:
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.scopes: list[str] | None = ["api"]
 
     def add(self, owner: str, key: str, scope: str = "*", **more: Any) -> dict[str, Any]:
         self.held[owner, key, scope] = {
@@ -42,6 +43,8 @@ class GitLab:
     def __call__(self, asked: Asked) -> Reply:
         if asked.headers.get("private-token") != TOKEN:
             return 401, {"message": "401 Unauthorized"}
+        if asked.path == "/api/v4/personal_access_tokens/self":
+            return (200, {"scopes": self.scopes}) if self.scopes is not None else (404, {"message": "404 Not Found"})
         m = re.fullmatch(r"/api/v4/(?:projects|groups)/(.+)/variables/(\w+)", asked.path)
         found = self.held.get((m[1], m[2], asked.query.get("filter[environment_scope]", "*"))) if m else None
         if found is None:
