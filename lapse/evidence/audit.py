@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import Struct
@@ -143,7 +144,7 @@ def _typed(tree: dict[str, Any]) -> EvidenceFile:
 def _loaded(data: bytes) -> bytes | None:
     try:
         key = load_pem_public_key(data)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
     return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
 
