@@ -14,7 +14,7 @@ import msgspec
 from playbooks import prove
 from playbooks.bench import CREATE, PREFLIGHT, Bench
 from playbooks.journal import End, Entry, Journal, RunState, Status, Taken, What, same, state_of
-from playbooks.plan import Action, Plan, Planned
+from playbooks.plan import Action, Plan, Planned, Slot
 from playbooks.steps import build
 from playbooks.world import Unready, World, present
 from rotators.interface import ProviderError, Trouble
@@ -144,8 +144,10 @@ class Engine:
         state = self.state(run)
         if state.end is not None or state.turn != turn:
             return []
-        names = [s.name for s in state.plan.steps]
-        return names[::-1] if state.undoing else names
+        steps = list(state.plan.steps)
+        if state.undoing:  # what stopped the old key comes off first: the new one goes once the old one works again
+            steps = sorted(steps[::-1], key=lambda s: s.slot is not Slot.CONTAIN)
+        return [s.name for s in steps]
 
     def take(self, run: str, name: str) -> Outcome:
         """Take one step of the run's direction and record what came of it. Safe to repeat at any time."""

@@ -329,8 +329,9 @@ def test_an_approval_ends_and_can_be_taken_back() -> None:
     "step", ["preflight", "snapshot", "create", "verify", "consumer-1", "drain", "disable", "soak"]
 )
 @pytest.mark.parametrize("mode", Mode)
-def test_undo_at_any_point_before_the_delete(step: str, mode: Mode) -> None:
-    desk = Desk(mode=mode)
+@pytest.mark.parametrize("lag", [0, 15])
+def test_undo_at_any_point_before_the_delete(step: str, mode: Mode, lag: int) -> None:
+    desk = Desk(mode=mode, lag_dead=lag)
     before = desk.small.stored()
     desk.start()
     if mode is Mode.EMERGENCY:
