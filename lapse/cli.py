@@ -42,7 +42,9 @@ app.add_typer(playbooks_app, name="playbooks")
 
 
 tokens_app = typer.Typer(
-    help="Tokens for programs that read the console's API.", no_args_is_help=True, rich_markup_mode=None
+    help="Tokens for the console's API: for programs, and to approve from another machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(tokens_app, name="tokens")
 
@@ -302,7 +304,8 @@ def nightly(
 @app.command()
 def worker(
     chunks: Annotated[
-        int | None, typer.Option("--chunks", min=1, metavar="N", help="Chunks under way at once, each of another vendor.")
+        int | None,
+        typer.Option("--chunks", min=1, metavar="N", help="Chunks under way at once, each of another vendor."),
     ] = None,
     config: ConfigOption = None,
     quiet: QuietOption = False,
@@ -496,14 +499,26 @@ def approve(
     who: WhoOption = None,
     step: Annotated[list[str] | None, typer.Option("--step", metavar="STEP", help="Only this step.")] = None,
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Take this person's approvals back.")] = False,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="A console on another machine; needs --token-file.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="FILE", help="Your token for --server, role approver; its name is yours."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Agree to a step of a rotation, by name.
 
-    Recorded, expiring, and revocable with --withdraw.
+    Recorded, expiring, and revocable with --withdraw. On this machine's ledger --as NAME is taken at its word, as is
+    whoever can write that file; with --server the name is the token's.
     """
     from lapse.commands import approve as command
 
+    if server is not None or token_file is not None:
+        if server is None or token_file is None or who is not None:
+            raise typer.BadParameter("--server and --token-file go together, and without --as: the name is the token's")
+        _end(command.remote(run, server, token_file, tuple(step or ()), withdraw=withdraw))
     _end(command.run(run, who, tuple(step or ()), config, withdraw=withdraw))
 
 

@@ -1,4 +1,8 @@
-"""`lapse approve RUN --as NAME`: somebody agrees to a step, on record; or takes it back."""
+"""`lapse approve RUN`: somebody agrees to a step, on record; or takes it back.
+
+On this machine's ledger the name is what `--as` says: whoever can write the ledger's file is believed. With `--server`
+it goes through a console, and the name is the token's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lapse.commands.setup import Setup
 from lapse.exits import Exit
-from lapse.output.console import out, say
+from lapse.output.console import out, safe, say
 from lapse.rotation import Desk, person, said_plainly
 
 if TYPE_CHECKING:
@@ -37,6 +41,27 @@ def run(name: str, who: str | None, steps: tuple[str, ...], config: Path | None,
         told = _tell(desk, rotation, state.turn)
         say("the worker goes on" if told else f"`lapse resume {rotation}` goes on")
         return Exit.OK
+
+
+def remote(name: str, server: str, token: Path, steps: tuple[str, ...], *, withdraw: bool) -> Exit:
+    """Record the approval at a console on another machine, under the token's name. Exit 12 while more is needed."""
+    from lapse.web.remote import Server  # HTTP is slow to import
+
+    console = Server(server, token)
+    if withdraw:
+        taken = console.withdraw(name)
+        for given in taken.steps:
+            out(f"{taken.run} {safe(given)}: the approval is taken back")
+        return Exit.OK
+    agreed = console.approve(name, steps)
+    for step in agreed.steps:
+        out(f"{agreed.run} {step.step}: {step.effect} — {safe(step.title)}")
+        people = ", ".join(map(safe, step.approvers))
+        out(f"  agreed by {people} until {step.until:%Y-%m-%d %H:%M} UTC; {step.missing} more needed")
+    if any(step.missing for step in agreed.steps):
+        return Exit.WAITING
+    say("the run goes on" if agreed.goes_on else f"`lapse resume {agreed.run}` on the console's machine goes on")
+    return Exit.OK
 
 
 def _tell(desk: Desk, rotation: str, turn: int) -> bool:

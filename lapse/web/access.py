@@ -182,11 +182,11 @@ class Tokens:
         return found
 
     def find(self, token: str) -> Person | None:
-        """Return whom a token stands for."""
+        """Return whom a token stands for: its name is whose approvals it gives, so that one person counts once."""
         digest, now = _hash(token), datetime.now(UTC)
         for t in self.all():
             if hmac.compare_digest(t.hash, digest) and (t.expires is None or t.expires > now):
-                return Person(f"token {t.name}", Role.named(t.role))
+                return Person(t.name, Role.named(t.role))
         return None
 
     def _save(self, tokens: tuple[Token, ...]) -> None:

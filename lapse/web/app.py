@@ -21,7 +21,7 @@ from lapse.web import api, hooks, oidc, pages, runs, start
 from lapse.web.guard import LOOPBACK, Guard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from starlette.requests import Request
 
@@ -98,12 +98,16 @@ def healthy(_: Request) -> Response:
 
 def refused(request: Request, error: Exception) -> Response:
     """Say in one sentence what went wrong; of what we did not foresee, nothing but its type."""
+    headers: Mapping[str, str] | None = None
     if isinstance(error, HTTPException):
-        code, said = error.status_code, error.detail
+        code, said, headers = error.status_code, error.detail, error.headers
     elif isinstance(error, LedgerError):
         code, said = 503, str(error)
     else:
         code, said = 500, f"something broke ({type(error).__name__})"
-    if request.url.path.startswith(("/api/", "/hooks/")):
-        return api.reply(api.Wrong(said), code)
-    return pages.show(request, "error.html", code, code=code, said=said)
+    if request.url.path.startswith(("/api/", "/metrics", "/hooks/")):
+        made: Response = api.reply(api.Wrong(said), code)
+    else:
+        made = pages.show(request, "error.html", code, code=code, said=said)
+    made.headers.update(headers or {})  # such as Allow
+    return made

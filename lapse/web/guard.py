@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 
 from lapse.web.access import COOKIE, Person, Sessions, Tokens
 
@@ -42,6 +42,9 @@ HEADERS = {
 }
 OPEN = ("/login", "/static/", "/healthz", "/hooks/")
 """Paths that need nobody logged in. Hooks prove themselves by a signature."""
+
+PROGRAMS = ("/api/", "/metrics")
+"""Paths for programs: a token lets in, and nothing else does."""
 
 
 class Guard:
@@ -74,10 +77,9 @@ class Guard:
         person = self._who(request, path)
         scope.setdefault("state", {})["person"] = person
         if person is None and not path.startswith(OPEN):
-            if path.startswith("/api/"):
-                refused = PlainTextResponse("a token is needed: Authorization: Bearer …\n", 401)
-                refused.headers["WWW-Authenticate"] = "Bearer"
-                await refused(scope, receive, guarded)
+            if path.startswith(PROGRAMS):
+                lacking = {"error": "a token is needed: Authorization: Bearer TOKEN"}
+                await JSONResponse(lacking, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, guarded)
             else:
                 await RedirectResponse("/login", 303)(scope, receive, guarded)
             return
@@ -88,7 +90,7 @@ class Guard:
         return name.lower() in self._hosts
 
     def _who(self, request: Request, path: str) -> Person | None:
-        if path.startswith("/api/"):
+        if path.startswith(PROGRAMS):
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             return self._tokens.find(token.strip()) if scheme.lower() == "bearer" else None
         return self._sessions.find(request.cookies.get(COOKIE, ""))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from lapse.config import data_dir
 from lapse.diff import DiffOut, diff
 from lapse.figures import Figures, figures
-from lapse.ledger.db import Database
+from lapse.metrics import exposition
 from lapse.owners import Owners
 from lapse.rotation import Desk
 from lapse.web.access import Limit, Links, Sessions, Tokens
@@ -100,7 +100,7 @@ class House:
 
     def __post_init__(self) -> None:
         """Open a second way into the ledger, for reading."""
-        self.db = Database(self.ledger.path)
+        self.db = self.ledger.reader()
         self._pool = ThreadPoolExecutor(2, "figures")
         self.checked: tuple[datetime, Checked] | None = None
         self.checking = False
@@ -129,6 +129,11 @@ class House:
     def figures(self) -> Kept[Figures]:
         """The figures of the whole ledger."""
         return Kept(self._pool, lambda: figures(self.ledger, self.db), self.seq, FRESH)
+
+    @cached_property
+    def metrics(self) -> Kept[bytes]:
+        """The figures as Prometheus reads them: counted anew at most every `FRESH` seconds, whoever asks how often."""
+        return Kept(self._pool, lambda: exposition(self.ledger), self.seq, FRESH)
 
     @cached_property
     def changes(self) -> Kept[DiffOut]:

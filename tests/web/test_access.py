@@ -47,14 +47,17 @@ def test_without_a_log_in_nothing_is_shown(browser: Browser, house: House) -> No
     assert len(paths) > 12
     for path in paths:
         reply = browser.get(path)
-        assert reply.status_code == (401 if path.startswith("/api/") else 303), path
+        assert reply.status_code == (401 if path.startswith(("/api/", "/metrics")) else 303), path
         assert "openai-" not in reply.text
+    for path in _routes(house, "POST"):
+        open_, program = path.startswith("/hooks/"), path.startswith("/api/")
+        assert browser.post(path).status_code == (404 if open_ else 401 if program else 303), path
 
 
 def test_every_form_takes_its_token(browser: Browser, house: House) -> None:
     browser.log_in()
-    paths = [p for p in _routes(house, "POST") if not p.startswith("/hooks/")]
-    assert len(paths) >= 4
+    paths = [p for p in _routes(house, "POST") if not p.startswith(("/hooks/", "/api/"))]
+    assert len(paths) >= 5
     before = house.seq()
     for path in paths:
         for fields in ({}, {"csrf": ""}, {"csrf": "x" * 43}):
@@ -163,6 +166,8 @@ def test_logging_out_ends_it(browser: Browser) -> None:
         (Role.RESPONDER, "approve", False),
         (Role.APPROVER, "approve", True),
         (Role.RESPONDER, "undo", False),
+        (Role.RESPONDER, "decline", False),
+        (Role.RESPONDER, "withdraw", False),
     ],
 )
 def test_roles(browser: Browser, role: Role, verb: str, *, allowed: bool) -> None:

@@ -6,26 +6,20 @@ Needs Debian's `chromium` and axe-core (npm, fetched into build/). Screenshots g
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 import subprocess
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
 from web_made import HOSTILE, RUN, name_of
 from web_tab import AXE, SCREENS, Tab, lacking
 
-from lapse.commands.serve import _bound
 from lapse.output import html
-from lapse.web.app import application
 from lapse.web.settings import Role
 from playbooks.journal import What
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -51,21 +45,6 @@ def axe() -> str:
         if done.returncode or not script.exists():
             lacking("axe-core could not be fetched")
     return script.read_text("utf-8")
-
-
-@pytest.fixture
-def address(house: House) -> Iterator[str]:
-    """Serve the console on a port of its own."""
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # as serve does: a cut stream is no error
-    with _bound("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(application(house), log_config=None, access_log=False, timeout_graceful_shutdown=1)
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
 
 
 def tab(browser: Browser, address: str, house: House, **more: Any) -> Tab:
