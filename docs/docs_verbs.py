@@ -25,6 +25,7 @@ EXITS = {
     Exit.USAGE: "The command or the configuration is wrong.",
     Exit.NO_INPUT: "No input could be read.",
     Exit.NO_RIGHTS: "Our own credentials lack rights.",
+    Exit.OTHER_KEY: "The evidence file is whole, but signed by another key than the one named.",
     Exit.LIVE: "Live keys remain.",
     Exit.UNDECIDED: "Only undecided keys remain.",
     Exit.WAITING: "Something waits: a second look, an approval, or time.",
