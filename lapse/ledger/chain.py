@@ -22,9 +22,9 @@ from lapse.ledger.errors import LedgerError
 from lapse.ledger.rowlog import Segment
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
 
+    from lapse.ledger.raw import Raw
     from lapse.ledger.seal import Seal
 
 GENESIS = bytes(32)
@@ -123,8 +123,15 @@ def head_message(ledger: str, seq: int, at: int, digest: bytes) -> bytes:
     return f"lapse ledger head 1\n{ledger}\n{seq}\n{at}\n{digest.hex()}\n".encode()
 
 
+_END = "SELECT m.public_key, h.seq, h.hash, (SELECT max(seq) FROM events) FROM meta m LEFT JOIN head h ON h.id = 1"
+_HEAD = (
+    "INSERT INTO head VALUES (1,?,?,?,?) ON CONFLICT (id) DO UPDATE SET"
+    " seq = excluded.seq, at = excluded.at, hash = excluded.hash, signature = excluded.signature"
+)
+
+
 def append(  # an event has this many parts
-    raw: sqlite3.Connection,
+    raw: Raw,
     seal: Seal,
     ledger: str,
     kind: EventKind,
@@ -134,12 +141,10 @@ def append(  # an event has this many parts
     refs: Refs | None = None,
 ) -> int:
     """Append one event inside the caller's write transaction, sign the new head, return its number."""
-    key = raw.execute("SELECT public_key FROM meta").fetchone()[0]
-    if key != seal.public_key:
+    key, last, prev, newest = raw.execute(_END).fetchone()
+    if bytes(key) != seal.public_key:
         raise LedgerError("another process gave the ledger a new key just now; run the command again")
-    row = raw.execute("SELECT seq, hash FROM head WHERE id = 1").fetchone()
-    last, prev = (0, GENESIS) if row is None else row
-    newest = raw.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
+    last, prev, newest = last or 0, prev or GENESIS, newest or 0
     if newest != last:
         raise LedgerError(f"the chain ends at event {newest}, the head says {last}; run `lapse ledger check`")
     seq = last + 1
@@ -148,5 +153,6 @@ def append(  # an event has this many parts
     digest = event_hash(prev, seq, at, kind.value, text, bulk)
     raw.execute("INSERT INTO events VALUES (?,?,?,?,?,?,?)", (seq, at, kind.value, text, bulk, prev, digest))
     signature = seal.sign(head_message(ledger, seq, at, digest))
-    raw.execute("INSERT OR REPLACE INTO head VALUES (1,?,?,?,?)", (seq, at, digest, signature))
+    raw.execute(_HEAD, (seq, at, digest, signature))
+    raw.told = (seq, digest)
     return seq

@@ -35,9 +35,9 @@ from lapse.ledger.seal import verified
 from verifier.model import Identity
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
 
+    from lapse.ledger.raw import Raw
     from lapse.ledger.rowlog import Segment
 
 MOST_PROBLEMS = 100
@@ -49,7 +49,7 @@ class _EnoughError(Exception):
     """A hundred problems: the rest would help nobody."""
 
 
-def check(raw: sqlite3.Connection, exported: Head | None) -> Checked:
+def check(raw: Raw, exported: Head | None) -> Checked:
     """Go through everything, inside one read transaction of the caller's."""
     work = _Check(raw, exported)
     try:
@@ -73,7 +73,7 @@ def check(raw: sqlite3.Connection, exported: Head | None) -> Checked:
 class _Check:
     """The running totals of one check."""
 
-    def __init__(self, raw: sqlite3.Connection, exported: Head | None) -> None:
+    def __init__(self, raw: Raw, exported: Head | None) -> None:
         self.raw = raw
         self.head = exported
         self.seq = self.rows = 0
@@ -103,7 +103,7 @@ class _Check:
     def events(self) -> None:
         before = GENESIS
         sql = "SELECT seq, at, kind, payload, refs, prev, hash FROM events ORDER BY seq"
-        for seq, at, kind, payload, refs, prev, digest in self.raw.execute(sql):
+        for seq, at, kind, payload, refs, prev, digest in self.raw.stream(sql):
             while self.seq + 1 < seq and self.seq >= 0:
                 self.seq += 1
                 self.bad("events", self.seq, self.seq, f"event {self.seq} is missing")
@@ -206,7 +206,7 @@ class _Check:
         named = False
         expected = told.first
         wanted = struct.unpack(f"<{len(marks) // 4}I", marks) if len(marks) == 4 * told.count else ()
-        for row in self.raw.execute(sql, (told.first, end)):
+        for row in self.raw.stream(sql, (told.first, end)):
             number = row[0]
             for lost in range(expected, number):
                 named = True
@@ -287,7 +287,7 @@ class _Check:
 
     def findings(self) -> None:
         sql = "SELECT id, last_scan, whole, removed FROM findings WHERE id BETWEEN 1 AND ? ORDER BY id"
-        for number, last_scan, whole, removed in self.raw.execute(sql, (len(self.last_scan) - 1,)):
+        for number, last_scan, whole, removed in self.raw.stream(sql, (len(self.last_scan) - 1,)):
             gone = self.removed[number]
             if (last_scan, whole, removed) != (self.last_scan[number], self.whole[number], None if gone < 0 else gone):
                 what = f"row {number} of findings says otherwise than the events: when last seen, or whether removed"
@@ -304,7 +304,8 @@ class _Check:
     def states(self) -> None:
         counts = _grouped(
             self.raw,
-            "SELECT credential, count(*), sum(removed IS NULL), max(last_scan) FROM findings GROUP BY credential",
+            "SELECT credential, count(*), count(*) FILTER (WHERE removed IS NULL), max(last_scan) FROM findings"
+            " GROUP BY credential ORDER BY credential",
         )
         verdicts = _grouped(
             self.raw,
@@ -316,7 +317,7 @@ class _Check:
         columns = ",".join(("credential", "findings", "present", "last_scan", "kept", "owner", "canary", *_FOLDED))
         expected = 1
         last = self.covered["credentials"]
-        for row in self.raw.execute(f"SELECT {columns} FROM states ORDER BY credential"):
+        for row in self.raw.stream(f"SELECT {columns} FROM states ORDER BY credential"):
             number = row[0]
             for lost in range(expected, min(number, last + 1)):
                 self.bad("states", lost, None, f"row {lost} of states is missing")
@@ -360,7 +361,7 @@ class _Check:
 
     def mentions(self) -> None:
         wanted = set(self.mentioned)
-        for credential, seq in self.raw.execute("SELECT credential, seq FROM mentions"):
+        for credential, seq in self.raw.stream("SELECT credential, seq FROM mentions"):
             if (credential, seq) not in wanted:
                 self.bad(
                     "mentions", credential, seq, f"a mention of key row {credential} in event {seq} was put in by hand"
@@ -377,8 +378,8 @@ def _privilege(identity: str) -> str:
         return "unreadable"
 
 
-def _grouped(raw: sqlite3.Connection, sql: str) -> Iterator[tuple[int, list[Any]]]:
-    for number, rows in groupby(raw.execute(sql), key=itemgetter(0)):
+def _grouped(raw: Raw, sql: str) -> Iterator[tuple[int, list[Any]]]:
+    for number, rows in groupby(raw.stream(sql), key=itemgetter(0)):
         yield number, list(rows)
 
 

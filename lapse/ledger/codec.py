@@ -34,7 +34,8 @@ def verdict_row(verdict: Verdict) -> VerdictRow:
         case Undecided(why=why, evidence=doubted, retry_after=retry_after, note=note):
             later = None if retry_after is None else retry_after // _MICROSECOND
             shown = None if doubted is None else _encode(doubted).decode()
-            return ("undecided", why.value, None, 0, 0, later, note or None, None, shown)
+            said = note.replace("\0", "?") or None  # PostgreSQL stores no null character
+            return ("undecided", why.value, None, 0, 0, later, said, None, shown)
         case _:
             assert_never(verdict)
 

@@ -1,29 +1,152 @@
-"""One SQLite file, opened the same way everywhere: WAL, short transactions, nothing readable by others.
+"""The database behind a ledger: SQLite in a file, or PostgreSQL. What both promise, and how an address names one.
 
-What is committed outlives a killed process. A power cut may take the last moments (`synchronous=NORMAL`), never more:
-the chain then ends earlier, and is whole.
+Transactions are short. A read sees one consistent state and never waits for a writer; writers work one at a time, in
+and across processes and machines, because each event holds the hash of the one before.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-import time
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from sqlalchemy import URL, Connection, create_engine, event
+from platformdirs import user_data_path
 
-from lapse.ledger.errors import LedgerError, explained
+from lapse.ledger.errors import LedgerError, Lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-BUSY_MS = 30_000
-_CACHE_KIB = 16_384
-_WAL_PAGES = 8_000
-_OPEN_TRIES = 60
+    from sqlalchemy import Connection
+
+    from lapse.ledger.raw import Raw
+
+T = TypeVar("T")
+TRIES = 5
+"""How often one transaction is begun again when the server goes away in the middle of it."""
+
+POSTGRES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+"""The schemes of an address that names a PostgreSQL database."""
+
+
+class Database(ABC):
+    """The database and its connections. Safe to share among threads. `name` may be shown: it holds no password."""
+
+    name: str
+
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Connection]:
+        """Give a connection that sees one consistent state until the block ends."""
+
+    @abstractmethod
+    def write(self) -> AbstractContextManager[Connection]:
+        """Give a connection that holds the write lock; commits at the end of the block, rolls back on any exception."""
+
+    @abstractmethod
+    def raw(self, connection: Connection) -> Raw:
+        """Return the driver's own connection, for the hot paths."""
+
+    @abstractmethod
+    def tables(self, connection: Connection) -> frozenset[str]:
+        """Return the names of the tables that are there."""
+
+    @abstractmethod
+    def prepare(self, connection: Connection) -> None:
+        """Make what the tables will stand in, inside a write transaction."""
+
+    @abstractmethod
+    def beside(self, ledger: str) -> Path:
+        """Return the path that files of this machine about the ledger (locks, the engine's tables) stand beside."""
+
+    @abstractmethod
+    def alone(self, ledger: str) -> AbstractContextManager[bool]:
+        """Give whether the caller is the only one, anywhere, who holds this while the block lasts."""
+
+    @abstractmethod
+    def flush(self) -> bool:
+        """Get rid of what deleted rows leave behind; False where that cannot be promised."""
+
+    @abstractmethod
+    def again(self) -> Database:
+        """Open a second way into the same database."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection."""
+
+    def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of one query, asked again where the server went away in the middle of it."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self.read() as connection:
+                    return list(connection.exec_driver_sql(sql, tuple(args)).fetchall())
+            except Lost:
+                if attempt == TRIES:
+                    raise
+        raise AssertionError  # the loop returns or raises
+
+    def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of one query, of one consistent state, however many; the transaction lasts as long."""
+        with self.read() as connection:
+            yield from connection.execution_options(stream_results=True).exec_driver_sql(sql, tuple(args))
+
+    def transact(self, body: Callable[[Raw], T]) -> T:
+        """Run `body` in a write transaction and return what it returned, committed.
+
+        Where the server goes away in the middle, `body` is called again. Where it goes away at the very commit, the
+        event that `body` appended tells whether the commit came through: nothing is ever written twice.
+        """
+        for attempt in range(1, TRIES + 1):
+            raw: Raw | None = None
+            said: list[T] = []
+            try:
+                with self.write() as connection:
+                    raw = self.raw(connection)
+                    said.append(body(raw))
+            except Lost:
+                told = None if raw is None else raw.told
+                if told is not None and self._holds(*told):
+                    return said[0]
+                if attempt == TRIES:
+                    raise
+            else:
+                return said[0]
+        raise AssertionError  # the loop returns or raises
+
+    def _holds(self, seq: int, digest: bytes) -> bool:
+        """Say whether an event is there. Asked with the write lock: whoever was writing it has ended then."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self.write() as connection:
+                    row = self.raw(connection).execute("SELECT hash FROM events WHERE seq=?", (seq,)).fetchone()
+                    return row is not None and bytes(row[0]) == digest
+            except Lost:
+                if attempt == TRIES:
+                    raise
+        raise AssertionError  # the loop returns or raises
+
+
+def database(address: str | Path, state: Path | None = None) -> Database:
+    """Open what `address` names: a path, `sqlite:///PATH` or `postgresql://USER@HOST/DATABASE`.
+
+    A file is made where there is none; PostgreSQL is not spoken to yet. `state` is the folder for files of this machine
+    that a file ledger keeps beside itself (the user's data folder by default). Anything else is a `LedgerError`, which
+    never repeats the address.
+    """
+    if is_postgres(address):
+        from lapse.ledger.postgres import Postgres  # noqa: PLC0415  # psycopg is slow to import
+
+        return Postgres(str(address), state or user_data_path("lapse"))
+    from lapse.ledger.sqlite import Sqlite  # noqa: PLC0415  # not needed beside PostgreSQL
+
+    return Sqlite(path_of(address))
+
+
+def is_postgres(address: str | Path) -> bool:
+    """Say whether an address names a PostgreSQL database."""
+    return isinstance(address, str) and address.partition("://")[0] in POSTGRES and "://" in address
 
 
 def path_of(address: str | Path) -> Path:
@@ -35,104 +158,15 @@ def path_of(address: str | Path) -> Path:
         return Path(address)
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return Path(rest[1:])
-    raise LedgerError(f"the ledger cannot be kept in {scheme}:// yet; give a file path or sqlite:///PATH")
+    raise LedgerError("the ledger's address is none; give a file path, sqlite:///PATH or postgresql://USER@HOST/DB")
 
 
-class Database:
-    """The file and its connections. Safe to share among threads; one writer at a time, in and across processes."""
-
-    def __init__(self, path: Path) -> None:
-        """Open `path`, making it (mode 0600) where it is not there."""
-        self.path = path
-        self.name = str(path)
-        self._writing = threading.RLock()
-        self._make_private()
-        self._engine = create_engine(
-            URL.create("sqlite+pysqlite", database=self.name),
-            hide_parameters=True,
-            connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _prepare)
-        event.listen(self._engine, "begin", _begin)
-
-    def _make_private(self) -> None:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self.path.exists():
-                self.path.touch(mode=0o600)
-            elif self.path.is_file() and self.path.stat().st_mode & 0o077:
-                self.path.chmod(0o600)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise LedgerError(f"the ledger {self.name} cannot be opened: {reason}; check the folder's owner") from None
-        if not self.path.is_file():
-            raise LedgerError(f"the ledger {self.name} is not a file; give the path of a file")
-
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Give a connection that sees one consistent state until the block ends."""
-        with explained(self.name), self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Give a connection that holds the write lock; commits at the end of the block, rolls back on any exception."""
-        with (
-            self._writing,
-            explained(self.name),
-            self._engine.connect().execution_options(lapse_write=True) as connection,
-            connection.begin(),
-        ):
-            yield connection
-
-    def flush(self) -> bool:
-        """Copy the write-ahead log into the file and empty it; False when a reader of another process held it back."""
-        for attempt in range(5):
-            with self._writing, explained(self.name):
-                raw = self._engine.raw_connection()
-                try:
-                    busy = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-                finally:
-                    raw.close()
-            if not busy:
-                return True
-            time.sleep(0.05 * attempt)
-        return False
-
-    def close(self) -> None:
-        """Close every connection; the last process to do so leaves no `-wal` file behind."""
-        self._engine.dispose()
-
-
-def driver(connection: Connection) -> sqlite3.Connection:
-    """Return the driver's own connection, for the hot paths."""
-    raw = connection.connection.driver_connection
-    if not isinstance(raw, sqlite3.Connection):
-        raise LedgerError("the hot paths speak SQLite only")
-    return raw
-
-
-def _prepare(raw: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401  # SQLAlchemy's own record, unused
-    raw.isolation_level = None  # BEGIN is ours to say
-    raw.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    for attempt in range(_OPEN_TRIES):
-        try:
-            raw.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError as error:  # the switch to WAL does not wait by itself
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == _OPEN_TRIES - 1:
-                raise
-            time.sleep(0.05)
-    for pragma in (
-        "synchronous=NORMAL",
-        "secure_delete=ON",
-        f"cache_size=-{_CACHE_KIB}",
-        f"wal_autocheckpoint={_WAL_PAGES}",
-        "journal_size_limit=67108864",
-    ):
-        raw.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    write = connection.get_execution_options().get("lapse_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def shown(address: str | Path) -> str:
+    """Return an address as it may be shown: without user, password and parameters."""
+    if not is_postgres(address):
+        return str(path_of(address))
+    try:
+        url = urlsplit(str(address))
+    except ValueError:  # brackets that are no IPv6 address
+        return "postgresql://…"
+    return f"postgresql://{url.netloc.rpartition('@')[2]}{url.path}"

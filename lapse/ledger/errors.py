@@ -4,7 +4,9 @@ LedgerError
 ├── KeyTrouble      the key that wraps this ledger's keys is missing, wrong or out of reach
 ├── NewerSchema     a newer Lapse wrote this file
 ├── UnknownKey      no credential has this id
-└── AmbiguousKey    several have
+├── AmbiguousKey    several have
+├── Lost            the database server went away in the middle of a transaction
+└── Busy            somebody else is at work who must be alone
 """
 
 from __future__ import annotations
@@ -29,6 +31,14 @@ class KeyTrouble(LedgerError):  # noqa: N818  # reads as what happened
 
 class NewerSchema(LedgerError):  # noqa: N818  # reads as what happened
     """The file has a schema that this version of Lapse does not know."""
+
+
+class Lost(LedgerError):  # noqa: N818  # reads as what happened
+    """The connection broke in the middle of a transaction, which is rolled back; at its commit, only maybe."""
+
+
+class Busy(LedgerError):  # noqa: N818  # reads as what happened
+    """Another process, here or on another machine, does what one at a time may do."""
 
 
 class UnknownKey(LedgerError):  # noqa: N818  # reads as what happened

@@ -1,15 +1,16 @@
 """Reading a report in: batches of findings to rows, in constant memory. One of the two hot paths (raw SQL).
 
 A batch is one transaction and one event. Within it: ids to credentials (a bounded cache, then range queries that also
-show rivals for the short id), places to 64-bit hashes, joined look-ups for findings that may be known, `executemany`.
+show rivals for the short id), places to 64-bit hashes, joined look-ups for findings that may be known, bulk inserts.
 """
 
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,12 +18,13 @@ from lapse.ledger.chain import EventKind, Payload, Refs, pack_ids
 from lapse.ledger.clock import stamp
 from lapse.ledger.model import IngestCount, Scan
 from lapse.ledger.rowlog import Row, Segment, next_id, segment
+from lapse.ledger.schema import LOGS
 from verifier.model import CredentialID, Finding, Image, Place
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from lapse.ledger.raw import Raw
     from lapse.ledger.seal import Seal
     from lapse.ledger.writer import Writer
 
@@ -36,22 +38,21 @@ _PAIRS = 256
 _HASH_BYTES = 16
 _GC_EVERY = 100_000
 _HIGHEST = b"\xff" * 14
-_NEAR = (
-    "WITH k(low, high) AS (VALUES "  # fixed text
-    + ",".join(["(?,?)"] * _PAIRS)
-    + ") SELECT c.id, c.hash, c.vendor, c.digits, s.kept, s.last_scan FROM k CROSS JOIN credentials c"
-    " ON c.hash >= k.low AND c.hash < k.high JOIN states s ON s.credential = c.id"
-)
-_KNOWN = (
-    "WITH k(c, p) AS (VALUES "  # fixed text
-    + ",".join(["(?,?)"] * _PAIRS)
-    + ") SELECT f.credential, f.place, f.id, f.last_scan, f.removed, f.whole FROM k CROSS JOIN findings f"
-    " ON f.credential = k.c AND f.place = k.p"
-)
-_NEW_FINDING = f"INSERT INTO findings VALUES ({','.join(f'?{n}' for n in range(1, 16))},{{whole}},?15,NULL)"
-_SEEN_AGAIN = "UPDATE findings SET last_scan = max(last_scan, ?), whole = max(whole, ?), removed = NULL WHERE id = ?"
+_CREDENTIAL = LOGS["credentials"].info["log"]
+_FINDING = LOGS["findings"].info["log"]
+_NEW_STATE = {"streak": 0, "due": 0, "confirmed": 0, "restricted": 0}
 _encode = msgspec.msgpack.Encoder().encode
 _Claimed = tuple[Finding, CredentialID, str]
+T = TypeVar("T")
+
+
+class _Tally(NamedTuple):
+    """What one batch brought."""
+
+    keys: int
+    new: int
+    places: int
+    returned: int
 
 
 @contextmanager
@@ -75,16 +76,20 @@ class Intake:
         self.keep = keep
         self.scan = scan
         self.whole = int(scan.complete)
-        self.insert = _NEW_FINDING.format(whole=self.whole)
         self._forget()
         self.origins: set[int] = set()
         self.findings = self.keys = self.new = self.places = self.removed = self.returned = 0
-        with writer.write() as raw:
-            self.id = next_id(raw, "scans")
-            row: Row = (self.id, scan.scanner, scan.origin, scan.file, scan.format, self.whole, at)
+        words = (_text(scan.scanner), _text(scan.origin), _text(scan.file), _text(scan.format))
+
+        def begin(raw: Raw) -> int:
+            number = next_id(raw, "scans")
+            row: Row = (number, *words, self.whole, at)
             raw.execute("INSERT INTO scans VALUES (?,?,?,?,?,?,?,NULL,NULL,NULL,NULL,NULL)", row)
             told, marks = segment("scans", [row])
-            writer.append(raw, EventKind.SCAN, Payload(rows=(told,), scan=self.id), refs=Refs(marks=(marks,)), at=at)
+            writer.append(raw, EventKind.SCAN, Payload(rows=(told,), scan=number), refs=Refs(marks=(marks,)), at=at)
+            return number
+
+        self.id = writer.write(begin)
 
     def _forget(self) -> None:
         self.credentials: dict[str, int] = {}
@@ -96,11 +101,29 @@ class Intake:
         """Write one batch, at most `BATCH` rows, in one transaction."""
         if len(self.credentials) > _CACHE:
             self.credentials.clear()
+        tally = self._write(lambda raw: _Batch(raw, self).write(batch))
+        self.findings += len(batch)
+        self.keys += tally.keys
+        self.new += tally.new
+        self.places += tally.places
+        self.returned += tally.returned
+
+    def _write(self, body: Callable[[Raw], T]) -> T:
+        """Run `body`, which may fill the caches; ids handed out in a transaction that was rolled back are forgotten."""
+        origins, begun = frozenset(self.origins), False
+
+        def once(raw: Raw) -> T:
+            nonlocal begun
+            if begun:
+                self._forget()
+                self.origins = set(origins)
+            begun = True
+            return body(raw)
+
         try:
-            with self.writer.write() as raw:
-                _Batch(raw, self).write(batch)
+            return self.writer.write(once)
         except BaseException:
-            self._forget()  # ids handed out in a transaction that was rolled back
+            self._forget()
             raise
 
     def end(self, at: int, *, whole: bool) -> IngestCount:
@@ -108,11 +131,14 @@ class Intake:
         if whole and self.scan.complete:
             self._remove(at)
         figures = {"findings": self.findings, "keys": self.keys, "new": self.new, "removed": self.removed}
-        with self.writer.write() as raw:
+
+        def close(raw: Raw) -> None:
             sql = "UPDATE scans SET ended=?, findings=?, keys=?, new=?, removed=? WHERE id=?"
             raw.execute(sql, (at, *figures.values(), self.id))
             payload = Payload(scan=self.id, whole=whole, figures=figures)
             self.writer.append(raw, EventKind.SCAN_ENDED, payload, at=at)
+
+        self.writer.write(close)
         return IngestCount(
             findings=self.findings,
             keys=self.keys,
@@ -124,11 +150,16 @@ class Intake:
         )
 
     def _remove(self, at: int) -> None:
-        if self.scan.origin is not None:
-            with self.writer.write() as raw:
+        origin = self.scan.origin
+        if origin is not None:
+
+            def name(raw: Raw) -> int:
                 batch = _Batch(raw, self)
-                self.origins.add(batch.source(self.scan.scanner, self.scan.origin))
+                number = batch.source(self.scan.scanner, origin)
                 batch.tell(at, ())
+                return number
+
+            self.origins.add(self._write(name))
         origins = sorted(self.origins)
         for start in range(0, len(origins), _PAIRS):
             self._remove_from(origins[start : start + _PAIRS], at)
@@ -139,43 +170,45 @@ class Intake:
             "SELECT id, credential FROM findings WHERE source IN (" + ",".join("?" * len(origins)) + ")"
             " AND last_scan<? AND whole=1 AND removed IS NULL LIMIT ?"
         )
-        more = True
-        while more:
-            with self.writer.write() as raw:
-                rows = raw.execute(gone, (*origins, self.id, BATCH)).fetchall()
-                more = len(rows) == BATCH
-                if not rows:
-                    break
-                raw.executemany("UPDATE findings SET removed=? WHERE id=?", [(at, i) for i, _ in rows])
-                raw.executemany("UPDATE states SET present=present-1 WHERE credential=?", [(c,) for _, c in rows])
+
+        def remove(raw: Raw) -> int:
+            rows = raw.execute(gone, (*origins, self.id, BATCH)).fetchall()
+            if rows:
+                raw.put("findings", "id", ("removed",), [(at, i) for i, _ in rows])
+                raw.add("states", "credential", ("present",), [(-n, c) for c, n in Counter(c for _, c in rows).items()])
                 refs = Refs(touched=pack_ids(i for i, _ in rows))
                 self.writer.append(raw, EventKind.REMOVED, Payload(scan=self.id), refs=refs, at=at)
-                self.removed += len(rows)
+            return len(rows)
+
+        count = BATCH
+        while count == BATCH:
+            count = self.writer.write(remove)
+            self.removed += count
 
 
 class _Batch:
     """The work of one transaction."""
 
-    def __init__(self, raw: sqlite3.Connection, intake: Intake) -> None:
+    def __init__(self, raw: Raw, intake: Intake) -> None:
         self._raw = raw
         self._in = intake
         self._new: dict[str, list[Row]] = {}
         self._shorts: set[str] = set()
 
-    def write(self, batch: Sequence[_Claimed]) -> None:
+    def write(self, batch: Sequence[_Claimed]) -> _Tally:
         raw, intake = self._raw, self._in
         first_new = next_id(raw, "credentials")
         met, touched, sealed = self._meet(batch, first_new)
         returned = 0
         pending = self._rows(batch)
-        known = self._known([pair for pair in pending if pair[0] < first_new])
-        again: list[int] = []
+        known = raw.known([pair for pair in pending if pair[0] < first_new])
+        again: list[tuple[int, int, None, int]] = []
         counts: dict[int, list[int]] = {}
         for credential, place, finding, last_scan, removed, whole in known:
             pending.pop((credential, place))
             if last_scan >= intake.id and removed is None and whole >= intake.whole:
                 continue
-            again.append(finding)
+            again.append((max(last_scan, intake.id), max(whole, intake.whole), None, finding))
             if removed is not None:
                 counts.setdefault(credential, [0, 0])[1] += 1
                 returned += 1
@@ -185,33 +218,23 @@ class _Batch:
             count = counts.setdefault(credential, [0, 0])
             count[0] += 1
             count[1] += 1
-        raw.executemany(intake.insert, rows)
-        if again:
-            raw.executemany(_SEEN_AGAIN, [(intake.id, intake.whole, finding) for finding in again])
-        raw.executemany(
-            "INSERT INTO states (credential,findings,present,last_scan,kept,streak,due,confirmed,restricted)"
-            " VALUES (?,?,?,?,?,0,0,0,0)",
+        raw.insert("findings", _FINDING, rows, {"whole": intake.whole, "last_scan": intake.id})
+        raw.put("findings", "id", ("last_scan", "whole", "removed"), again)
+        raw.insert(
+            "states",
+            ("credential", "findings", "present", "last_scan", "kept"),
             [(c, *counts.pop(c, (0, 0)), intake.id, kept) for c, kept in met],
+            _NEW_STATE,
         )
-        raw.executemany(
-            "UPDATE states SET last_scan=max(last_scan,?) WHERE credential=?", [(intake.id, c) for c in touched]
-        )
-        raw.executemany(
-            "UPDATE states SET findings=findings+?, present=present+? WHERE credential=?",
-            [(n, present, c) for c, (n, present) in counts.items()],
-        )
-        if sealed:
-            raw.executemany("INSERT INTO sealed VALUES (?,?,?)", [(c, *box) for c, box in sealed.items()])
-            late = [(c,) for c in sealed if c < first_new]
-            raw.executemany("UPDATE states SET kept=1 WHERE credential=?", late)
+        raw.put("states", "credential", ("last_scan",), [(intake.id, c) for c in touched])
+        changed = [(n, present, c) for c, (n, present) in counts.items()]
+        raw.add("states", "credential", ("findings", "present"), changed)
+        raw.insert("sealed", ("credential", "nonce", "blob"), [(c, *box) for c, box in sealed.items()])
+        raw.put("states", "credential", ("kept",), [(1, c) for c in sealed if c < first_new])
         if rows:
             self._new["findings"] = rows
-        self.tell(intake.writer.stamp(), again, sealed)
-        intake.findings += len(batch)
-        intake.keys += len(met) + len(touched)
-        intake.new += len(met)
-        intake.places += len(rows)
-        intake.returned += returned
+        self.tell(intake.writer.stamp(), [one[-1] for one in again], sealed)
+        return _Tally(len(met) + len(touched), len(met), len(rows), returned)
 
     def _meet(
         self, batch: Sequence[_Claimed], first_new: int
@@ -243,29 +266,24 @@ class _Batch:
                 digits = self._digits(name, len(vendor) + 1)
                 kinds = ",".join(finding.candidates) or None
                 incomplete = int(finding.hidden is not None)
-                rows.append(
-                    (number, digest, vendor, digits, finding.provider, kinds, _text(hint), incomplete, intake.id)
-                )
+                kind = _text(finding.provider)
+                rows.append((number, digest, vendor, digits, kind, _text(kinds), _text(hint), incomplete, intake.id))
                 met.append((number, int(intake.keep)))
                 if seal is not None:
                     sealed[number] = seal.close_parts(name, finding.parts)
             cache[name] = number
         if rows:
-            self._raw.executemany("INSERT INTO credentials VALUES (?,?,?,?,?,?,?,?,?)", rows)
+            self._raw.insert("credentials", _CREDENTIAL, rows)
             self._new["credentials"] = rows
         return met, touched, sealed
 
     def _near(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[int, int, int]]:
         """Return hash → (row id, kept, last scan) of the known; notes the short ids of all that begin alike."""
         found: dict[bytes, tuple[int, int, int]] = {}
-        for start in range(0, len(hashes), _PAIRS):
-            flat: list[bytes | None] = []
-            for digest in hashes[start : start + _PAIRS]:
-                flat += (digest[:3], digest[:3] + _HIGHEST)
-            flat += [None] * (2 * _PAIRS - len(flat))
-            for number, digest, vendor, digits, kept, last_scan in self._raw.execute(_NEAR, flat):
-                found[digest] = (number, kept, last_scan)
-                self._shorts.add(f"{vendor}-{digest.hex()[:digits]}")
+        ranges = [(digest[:3], digest[:3] + _HIGHEST) for digest in hashes]
+        for number, digest, vendor, digits, kept, last_scan in self._raw.near(ranges):
+            found[digest] = (number, kept, last_scan)
+            self._shorts.add(f"{vendor}-{digest.hex()[:digits]}")
         return found
 
     def _digits(self, name: str, start: int) -> int:
@@ -298,10 +316,11 @@ class _Batch:
             spot = (source, holder, path, line, col, revision)
             try:
                 if (line is not None and line > _MOST) or (col is not None and col > _MOST):
-                    raise OverflowError  # noqa: TRY301  # msgpack counts to 2**64, SQLite to 2**63
+                    raise OverflowError  # noqa: TRY301  # msgpack counts to 2**64, databases to 2**63
                 mark = _encode(spot)
-                if author is not None or url is not None:
-                    _encode((author, url))
+                held_by = _encode((author, url)) if author is not None or url is not None else b""
+                if b"\0" in mark or b"\0" in held_by:  # in a number mostly; PostgreSQL stores none in a text
+                    raise OverflowError  # noqa: TRY301
             except (UnicodeEncodeError, OverflowError):
                 path, revision, author, url = _text(path), _text(revision), _text(author), _text(url)
                 line, col = _number(line), _number(col)
@@ -316,16 +335,6 @@ class _Batch:
                     credential, source, holder, rule, where, path, line, col, revision, author, url, claimed, seen, scan
                 )  # fmt: skip
         return rows
-
-    def _known(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int, int, int, int | None, int]]:
-        """Return those of the (credential, place) pairs that are in the table."""
-        found: list[tuple[int, int, int, int, int | None, int]] = []
-        for start in range(0, len(pairs), _PAIRS):
-            part = pairs[start : start + _PAIRS]
-            flat: list[int | None] = [value for pair in part for value in pair]
-            flat += [None] * (2 * _PAIRS - len(flat))
-            found += self._raw.execute(_KNOWN, flat).fetchall()
-        return found
 
     def _hold(self, scanner: str, place: Place) -> tuple[int, int]:
         """Return the ids of the holder (repository or image layer) and of the source it counts towards."""
@@ -391,8 +400,8 @@ def split_id(name: CredentialID) -> tuple[str, bytes]:
 
 
 def _text(value: str | None) -> str | None:
-    """Replace lone surrogates (undecodable file names), which no database stores."""
-    return None if value is None else value.encode("utf-8", "replace").decode()
+    """Replace what no database stores, or not every one: lone surrogates (undecodable file names), null characters."""
+    return None if value is None else value.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _number(value: int | None) -> int | None:

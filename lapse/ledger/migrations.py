@@ -1,4 +1,4 @@
-"""From any older schema to the present one: a fresh file gets the tables at once, an older one step by step."""
+"""From any older schema to the present one: an empty database gets the tables at once, an older one step by step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from lapse.ledger.db import Database
+
 
 def _rotations(connection: Connection) -> None:
     """Add the journal of rotations."""
@@ -32,34 +34,37 @@ def _console(connection: Connection) -> None:
 
 
 STEPS: Mapping[int, Callable[[Connection], None]] = {2: _rotations, 3: _console}
-"""Version that a step leads to → the step. Version 1 needs none: it is where files begin."""
+"""Version that a step leads to → the step. Version 1 needs none: it is where ledgers begin."""
 
 
-def version_of(connection: Connection, name: str) -> int:
-    """Return the schema version of a file: 0 for an empty one; a file with other tables is a `LedgerError`."""
-    tables = {row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type='table'")}
+def version_of(connection: Connection, db: Database) -> int:
+    """Return the schema version of a database: 0 for an empty one; one with other tables is a `LedgerError`."""
+    tables = db.tables(connection)
     if not tables:
         return 0
     if "schema_version" not in tables or "events" not in tables:
-        raise LedgerError(f"{name} is a database, but not a ledger of Lapse; give the right file")
+        raise LedgerError(f"{db.name} is a database, but not a ledger of Lapse; give the right one")
     return int(connection.exec_driver_sql("SELECT version FROM schema_version").scalar_one())
 
 
 def migrate(
     connection: Connection,
-    name: str,
+    db: Database,
     target: int = VERSION,
     steps: Mapping[int, Callable[[Connection], None]] = STEPS,
 ) -> tuple[int, int]:
-    """Bring the file to `target` inside the caller's write transaction; return from and to which version.
+    """Bring the tables to `target` inside the caller's write transaction; return from and to which version.
 
-    A file newer than `target` is a `NewerSchema`.
+    Tables newer than `target` are a `NewerSchema`.
     """
-    before = version_of(connection, name)
+    before = version_of(connection, db)
     if before > target:
-        raise NewerSchema(f"the ledger {name} was written by a newer Lapse (schema {before}, this one knows {target})")
+        raise NewerSchema(
+            f"the ledger {db.name} was written by a newer Lapse (schema {before}, this one knows {target})"
+        )
     if before == 0:
-        metadata.create_all(connection)
+        db.prepare(connection)
+        metadata.create_all(connection, checkfirst=False)
         connection.exec_driver_sql("INSERT INTO schema_version VALUES (1, ?)", (target,))
         return 0, target
     for version in range(before + 1, target + 1):

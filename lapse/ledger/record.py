@@ -12,22 +12,23 @@ from lapse.ledger.fold import Facts, Knowledge, fold, turn, wait
 from lapse.ledger.intake import split_id
 from lapse.ledger.model import Run
 from lapse.ledger.rowlog import Row, next_id, segment
-from verifier.model import Credential, CredentialID, KindID, Live
+from lapse.ledger.schema import LOGS
+from verifier.model import Credential, CredentialID, Dead, KindID, Live
 from verifier.ports import Due, Judged
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from lapse.ledger.db import Database
     from lapse.ledger.model import Schedule
+    from lapse.ledger.raw import Raw
     from lapse.ledger.seal import Seal
     from lapse.ledger.writer import Writer
 
 PAGE = 500
 _FOLDED = Knowledge.__struct_fields__
-_UPDATE = f"UPDATE states SET {','.join(f'{name}=?' for name in _FOLDED)} WHERE credential=?"
+_LOGGED = LOGS["verdicts"].info["log"]
 _VERDICT = ",".join(f"v.{name}" for name in COLUMNS)
 _DUE = (
     f"SELECT c.id, c.hash, c.vendor, c.provider, c.candidates, s.last_live, s.dead_since, b.nonce, b.blob, {_VERDICT}"
@@ -75,8 +76,7 @@ def due(
     sql = _DUE.format(where=where)
     after = 0
     while True:
-        with db.read() as connection:
-            rows = connection.exec_driver_sql(sql, (after, *args, PAGE)).fetchall()
+        rows = db.rows(sql, (after, *args, PAGE))
         for row in rows:
             yield _due(seal, row)
         if len(rows) < PAGE:
@@ -89,9 +89,7 @@ def _due_ids(db: Database, seal: Seal, where: str, args: Sequence[int | str], id
         hashes = [split_id(name)[1] for name in ids[start : start + PAGE]]
         marks = ",".join("?" * len(hashes))
         sql = _DUE.format(where=f"{where} AND c.hash IN ({marks})")
-        with db.read() as connection:
-            rows = connection.exec_driver_sql(sql, (0, *args, *hashes, PAGE)).fetchall()
-        for row in rows:
+        for row in db.rows(sql, (0, *args, *hashes, PAGE)):
             yield _due(seal, row)
 
 
@@ -120,8 +118,7 @@ def recall(db: Database, credentials: Sequence[Credential], since: datetime | No
             " JOIN states s ON s.credential = c.id LEFT JOIN verdicts v ON v.id = s.last"
             f" WHERE c.hash IN ({marks})"
         )
-        with db.read() as connection:
-            rows = {row[0]: row for row in connection.exec_driver_sql(sql, tuple(hashes))}
+        rows = {row[0]: row for row in db.rows(sql, hashes)}
         for credential, digest in zip(page, hashes, strict=True):
             row = rows.get(digest)
             if row is None:
@@ -141,17 +138,19 @@ def record(
     `once`: what this run has on record already, from another process perhaps, is not written again.
     """
     number = 0 if run is None else run.id
-    with writer.write() as raw:
+
+    def write(raw: Raw) -> None:
         known = _knowledge(raw, [j.id for j in judged])
+        fresh = judged
         if once:
             before = _told(raw, number, known)
-            judged = [j for j in judged if j.id not in before or _again(known[j.id][1], j)]
-            known = {j.id: known[j.id] for j in judged}
-            if not judged:
+            fresh = [j for j in judged if j.id not in before or _again(known[j.id][1], j)]
+            known = {j.id: known[j.id] for j in fresh}
+            if not fresh:
                 return
         first = next_id(raw, "verdicts")
         rows: list[Row] = []
-        for verdict_id, one in enumerate(judged, first):
+        for verdict_id, one in enumerate(fresh, first):
             credential, old = known[one.id]
             at = stamp(one.at)
             row = verdict_row(one.verdict)
@@ -162,17 +161,18 @@ def record(
             privilege = None if who is None else who.privilege.value
             facts = Facts(verdict_id, at, row[0], row[1], row[3], row[4], privilege, later)
             known[one.id] = (credential, fold(old, facts))
-        raw.executemany(f"INSERT INTO verdicts VALUES ({','.join('?' * len(rows[0]))})", rows)
-        raw.executemany(
-            _UPDATE, [(*(getattr(state, name) for name in _FOLDED), credential) for credential, state in known.values()]
-        )
+        raw.insert("verdicts", _LOGGED, rows)
+        folded = [(*(getattr(state, name) for name in _FOLDED), credential) for credential, state in known.values()]
+        raw.put("states", "credential", _FOLDED, folded)
         told, marks = segment("verdicts", rows)
         touched = pack_ids({credential for credential, _ in known.values()})
         refs = Refs(marks=(marks,), touched=touched)
         writer.append(raw, EventKind.VERDICTS, Payload(rows=(told,), run=number), refs=refs, at=writer.stamp())
 
+    writer.write(write)
 
-def _told(raw: sqlite3.Connection, run: int, known: Mapping[CredentialID, tuple[int, Knowledge]]) -> set[CredentialID]:
+
+def _told(raw: Raw, run: int, known: Mapping[CredentialID, tuple[int, Knowledge]]) -> set[CredentialID]:
     """Return the credentials whose newest verdict is one of this run."""
     names = {state.last: name for name, (_, state) in known.items() if state.last is not None}
     lasts, found = list(names), set[CredentialID]()
@@ -184,11 +184,13 @@ def _told(raw: sqlite3.Connection, run: int, known: Mapping[CredentialID, tuple[
 
 
 def _again(state: Knowledge, one: Judged) -> bool:
-    """Say whether this may be the second look that a first Dead of the same run waits for."""
-    return state.verdict == "dead" and not state.confirmed and state.due <= stamp(one.at)
+    """Say whether this may be the second look that a first Dead of the same run waits for, or confirms it."""
+    if state.verdict != "dead" or state.confirmed:
+        return False
+    return state.due <= stamp(one.at) or (isinstance(one.verdict, Dead) and one.verdict.confirmed)
 
 
-def _knowledge(raw: sqlite3.Connection, ids: Sequence[CredentialID]) -> dict[CredentialID, tuple[int, Knowledge]]:
+def _knowledge(raw: Raw, ids: Sequence[CredentialID]) -> dict[CredentialID, tuple[int, Knowledge]]:
     """Return row id and present knowledge of each credential."""
     fields = ",".join(f"s.{name}" for name in _FOLDED)
     found: dict[bytes, tuple[int, Knowledge]] = {}
@@ -206,7 +208,7 @@ def _knowledge(raw: sqlite3.Connection, ids: Sequence[CredentialID]) -> dict[Cre
         raise UnknownKey(f"the ledger has no key {lost}; ingest the report that it came from first") from None
 
 
-def numbers(raw: sqlite3.Connection, ids: Iterable[CredentialID]) -> dict[CredentialID, int]:
+def numbers(raw: Raw, ids: Iterable[CredentialID]) -> dict[CredentialID, int]:
     """Return the row id of each credential; one that the ledger lacks is an `UnknownKey`."""
     return {name: number for name, (number, _) in _knowledge(raw, list(ids)).items()}
 

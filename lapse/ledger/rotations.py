@@ -18,11 +18,11 @@ from playbooks.journal import Entry, Taken, Unknown, What
 from verifier.model import CredentialID
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from lapse.ledger.db import Database
+    from lapse.ledger.raw import Raw
     from lapse.ledger.writer import Writer
 
 _COLUMNS = "id, at, step, what, text, data"
@@ -42,7 +42,8 @@ class Rotations:
 
     def start(self, run: str, credential: CredentialID, text: str, data: Mapping[str, str]) -> int:
         """Append `started`, unless this credential has an open run (`Taken`)."""
-        with self._writer().write() as raw:
+
+        def begin(raw: Raw) -> int:
             number = numbers(raw, [credential])[credential]
             sql = f"SELECT r.run FROM rotations r WHERE r.credential = ? AND r.what = 'started' AND {_OPEN}"
             if held := raw.execute(sql, (number,)).fetchone():
@@ -51,9 +52,12 @@ class Rotations:
                 raise Taken(run, "this name")
             return self._append(raw, run, number, "", What.STARTED, text, data)
 
+        return self._writer().write(begin)
+
     def claim(self, run: str, resource: str) -> None:
         """Append `claimed` for `resource` once, unless another open run holds it (`Taken`)."""
-        with self._writer().write() as raw:
+
+        def take(raw: Raw) -> None:
             sql = f"SELECT r.run FROM rotations r WHERE r.what = 'claimed' AND r.step = ? AND {_OPEN}"
             holders = {row[0] for row in raw.execute(sql, (resource,))}
             if others := holders - {run}:
@@ -61,25 +65,24 @@ class Rotations:
             if not holders:
                 self._append(raw, run, _credential(raw, run), resource, What.CLAIMED, "", {})
 
+        self._writer().write(take)
+
     def append(self, run: str, step: str, what: What, text: str = "", data: Mapping[str, str] | None = None) -> int:
         """Append an entry; return its number."""
-        with self._writer().write() as raw:
-            return self._append(raw, run, _credential(raw, run), step, what, text, data or {})
+        told = data or {}
+        return self._writer().write(lambda raw: self._append(raw, run, _credential(raw, run), step, what, text, told))
 
     def entries(self, run: str) -> Sequence[Entry]:
         """Return a run's entries, oldest first."""
-        with self._db.read() as connection:
-            sql = f"SELECT {_COLUMNS} FROM rotations WHERE run = ? ORDER BY id"
-            rows = connection.exec_driver_sql(sql, (run,)).fetchall()
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM rotations WHERE run = ? ORDER BY id", (run,))
         if not rows:
             raise Unknown(f"there is no rotation {run}; `lapse status` lists those under way")
         return [Entry(n, moment(at), step, What(what), text, _data(data)) for n, at, step, what, text, data in rows]
 
     def open_runs(self) -> Sequence[str]:
         """Return the runs that have not ended, oldest first."""
-        with self._db.read() as connection:
-            sql = f"SELECT r.run FROM rotations r WHERE r.what = 'started' AND {_OPEN} ORDER BY r.id"
-            return [str(row[0]) for row in connection.exec_driver_sql(sql)]
+        sql = f"SELECT r.run FROM rotations r WHERE r.what = 'started' AND {_OPEN} ORDER BY r.id"
+        return [str(row[0]) for row in self._db.rows(sql)]
 
     def runs(self, credential: CredentialID | None = None) -> Sequence[str]:
         """Return all runs, or those of one key, oldest first."""
@@ -88,17 +91,15 @@ class Rotations:
         if credential is not None:
             sql += " AND c.hash = ?"
             args = (bytes.fromhex(credential.rpartition("-")[2]),)
-        with self._db.read() as connection:
-            return [str(row[0]) for row in connection.exec_driver_sql(f"{sql} ORDER BY r.id", args)]
+        return [str(row[0]) for row in self._db.rows(f"{sql} ORDER BY r.id", args)]
 
     def credential(self, run: str) -> CredentialID:
         """Return whose run it is."""
         sql = "SELECT c.vendor, c.hash FROM rotations r JOIN credentials c ON c.id = r.credential WHERE r.run = ?"
-        with self._db.read() as connection:
-            row = connection.exec_driver_sql(f"{sql} LIMIT 1", (run,)).fetchone()
-        if row is None:
+        rows = self._db.rows(f"{sql} LIMIT 1", (run,))
+        if not rows:
             raise Unknown(f"there is no rotation {run}; `lapse status` lists those under way")
-        return CredentialID(f"{row[0]}-{row[1].hex()}")
+        return CredentialID(f"{rows[0][0]}-{rows[0][1].hex()}")
 
     def resolve(self, prefix: str) -> str:
         """Return the run that a name or its unique beginning means; `Unknown` otherwise."""
@@ -109,7 +110,7 @@ class Rotations:
         return found[0]
 
     def _append(  # noqa: PLR0917  # the columns of a row
-        self, raw: sqlite3.Connection, run: str, credential: int, step: str, what: What, text: str,
+        self, raw: Raw, run: str, credential: int, step: str, what: What, text: str,
         data: Mapping[str, str],
     ) -> int:  # fmt: skip
         at = stamp(self._clock())
@@ -128,7 +129,7 @@ class Rotations:
         return number
 
 
-def _credential(raw: sqlite3.Connection, run: str) -> int:
+def _credential(raw: Raw, run: str) -> int:
     row = raw.execute("SELECT credential FROM rotations WHERE run = ? LIMIT 1", (run,)).fetchone()
     if row is None:
         raise Unknown(f"there is no rotation {run}; `lapse status` lists those under way")

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
+
+    from lapse.ledger.raw import Raw
 
 Value: TypeAlias = int | str | bytes | None
 Row: TypeAlias = tuple[Value, ...]
@@ -43,7 +44,7 @@ def segment(table: str, rows: Sequence[Row]) -> tuple[Segment, bytes]:
     )
 
 
-def next_id(raw: sqlite3.Connection, table: str) -> int:
+def next_id(raw: Raw, table: str) -> int:
     """Return the id that the next row of a log gets. Call inside a write transaction only."""
     newest = raw.execute(f"SELECT max(id) FROM {table}").fetchone()[0]  # our own table names
     return int(newest or 0) + 1

@@ -1,4 +1,4 @@
-"""The tables. Written once in SQLAlchemy Core, so that another database can follow.
+"""The tables, written once in SQLAlchemy Core for SQLite and PostgreSQL.
 
 Two sorts of table. A *log* is append-only: its ids count up from 1 without a gap, every row is covered by exactly one
 event, and `info["log"]` names the columns that the event's digest covers (the others are folded state kept beside
@@ -10,9 +10,14 @@ Times are microseconds since 1970, UTC. Verdicts, doubts and the like are stored
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 metadata = MetaData()
+
+Number = BigInteger().with_variant(Integer(), "sqlite")
+"""Ids and counts: 64 bits everywhere (SQLite's rows are numbered by an INTEGER, which has as many)."""
 
 VERSION = 3
 """The schema that this code reads and writes."""
@@ -27,21 +32,24 @@ most privileged first. Part of the schema: the index on `(URGENCY, credential)` 
 as a query says it in these very words."""
 
 
-def _log(name: str, *columns: Column[int] | Column[str] | Column[bytes], state: tuple[str, ...] = ()) -> Table:
-    table = Table(name, metadata, Column("id", Integer, primary_key=True), *columns)
+def _log(name: str, *columns: Column[Any], state: tuple[str, ...] = ()) -> Table:
+    table = Table(name, metadata, Column("id", Number, primary_key=True, autoincrement=False), *columns)
     table.info["log"] = tuple(c.name for c in table.columns if c.name not in state)
     return table
 
 
 schema_version = Table(
-    "schema_version", metadata, Column("id", Integer, primary_key=True), Column("version", Integer, nullable=False)
+    "schema_version",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
 )
 
 # One row: what this ledger is. `keys` is the key bundle, wrapped by `kek` (its reference) or bare where that is null.
 meta = Table(
     "meta",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True, autoincrement=False),
     Column("ledger", Text, nullable=False),
     Column("public_key", LargeBinary, nullable=False),
     Column("keys", LargeBinary, nullable=False),
@@ -51,7 +59,7 @@ meta = Table(
 events = Table(
     "events",
     metadata,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", Number, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
     Column("payload", Text, nullable=False),  # canonical JSON
@@ -64,8 +72,8 @@ events = Table(
 head = Table(
     "head",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("seq", Integer, nullable=False),
+    Column("id", Number, primary_key=True, autoincrement=False),
+    Column("seq", Number, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("signature", LargeBinary, nullable=False),
@@ -104,10 +112,10 @@ scans = _log(
     Column("complete", Integer, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("ended", BigInteger),
-    Column("findings", Integer),
-    Column("keys", Integer),
-    Column("new", Integer),
-    Column("removed", Integer),
+    Column("findings", Number),
+    Column("keys", Number),
+    Column("new", Number),
+    Column("removed", Number),
     state=("ended", "findings", "keys", "new", "removed"),
 )
 
@@ -128,17 +136,17 @@ credentials = _log(
     Column("candidates", Text),  # kind ids, comma-separated
     Column("hint", Text, nullable=False),
     Column("incomplete", Integer, nullable=False),
-    Column("scan", Integer, nullable=False),  # the first that saw it
+    Column("scan", Number, nullable=False),  # the first that saw it
 )
 Index("credentials_hash", credentials.c.hash, unique=True)
 credentials_provider = Index("credentials_provider", credentials.c.provider)  # since version 3
 
 findings = _log(
     "findings",
-    Column("credential", Integer, nullable=False),
-    Column("source", Integer, nullable=False),
-    Column("holder", Integer, nullable=False),
-    Column("rule", Integer, nullable=False),
+    Column("credential", Number, nullable=False),
+    Column("source", Number, nullable=False),
+    Column("holder", Number, nullable=False),
+    Column("rule", Number, nullable=False),
     Column("place", BigInteger, nullable=False),  # 64-bit hash of source, holder, path, line, column, revision
     Column("path", Text),
     Column("line", BigInteger),
@@ -148,9 +156,9 @@ findings = _log(
     Column("url", Text),
     Column("claimed", Text, nullable=False),
     Column("seen_at", BigInteger),
-    Column("scan", Integer, nullable=False),  # the first that saw it
+    Column("scan", Number, nullable=False),  # the first that saw it
     Column("whole", Integer, nullable=False),  # has a complete scan seen it?
-    Column("last_scan", Integer, nullable=False),
+    Column("last_scan", Number, nullable=False),
     Column("removed", BigInteger),
     state=("whole", "last_scan", "removed"),
 )
@@ -160,8 +168,8 @@ findings_holder = Index("findings_holder", findings.c.holder)  # since version 3
 
 verdicts = _log(
     "verdicts",
-    Column("credential", Integer, nullable=False),
-    Column("run", Integer, nullable=False),
+    Column("credential", Number, nullable=False),
+    Column("run", Number, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("verdict", Text, nullable=False),
     Column("why", Text),
@@ -176,13 +184,14 @@ verdicts = _log(
     Column("turn", Text),  # what changed: found-live, died, revived
 )
 Index("verdicts_credential", verdicts.c.credential)
-Index("verdicts_turn", verdicts.c.at, sqlite_where=verdicts.c.turn.is_not(None))
+_turned = verdicts.c.turn.is_not(None)
+Index("verdicts_turn", verdicts.c.at, sqlite_where=_turned, postgresql_where=_turned)
 
 # What rotations intended and did (`lapse.ledger.rotations`): a run's state is the fold of its rows. Since version 2.
 rotations = _log(
     "rotations",
     Column("run", Text, nullable=False),
-    Column("credential", Integer, nullable=False),
+    Column("credential", Number, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("step", Text, nullable=False),
     Column("what", Text, nullable=False),
@@ -196,21 +205,21 @@ Index("rotations_what", rotations.c.what, rotations.c.step)
 states = Table(
     "states",
     metadata,
-    Column("credential", Integer, primary_key=True),
-    Column("findings", Integer, nullable=False),
-    Column("present", Integer, nullable=False),  # findings not removed
-    Column("last_scan", Integer, nullable=False),
+    Column("credential", Number, primary_key=True, autoincrement=False),
+    Column("findings", Number, nullable=False),
+    Column("present", Number, nullable=False),  # findings not removed
+    Column("last_scan", Number, nullable=False),
     Column("kept", Integer, nullable=False),  # 0 never, 1 sealed, 2 purged
     Column("owner", Text),
     Column("canary", Text),
     Column("verdict", Text),
     Column("why", Text),
     Column("at", BigInteger),
-    Column("streak", Integer, nullable=False),  # verdicts of the same sort in a row
+    Column("streak", Number, nullable=False),  # verdicts of the same sort in a row
     Column("due", BigInteger, nullable=False),
-    Column("last", Integer),  # verdicts.id
+    Column("last", Number),  # verdicts.id
     Column("known", Text),
-    Column("known_id", Integer),
+    Column("known_id", Number),
     Column("confirmed", Integer, nullable=False),
     Column("restricted", Integer, nullable=False),
     Column("privilege", Text),
@@ -225,7 +234,7 @@ states_urgency = Index("states_urgency", text(URGENCY), states.c.credential)  # 
 sealed = Table(
     "sealed",
     metadata,
-    Column("credential", Integer, primary_key=True),
+    Column("credential", Number, primary_key=True, autoincrement=False),
     Column("nonce", LargeBinary, nullable=False),
     Column("blob", LargeBinary, nullable=False),
 )
@@ -234,8 +243,8 @@ sealed = Table(
 mentions = Table(
     "mentions",
     metadata,
-    Column("credential", Integer, primary_key=True),
-    Column("seq", Integer, primary_key=True),
+    Column("credential", Number, primary_key=True, autoincrement=False),
+    Column("seq", Number, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
 

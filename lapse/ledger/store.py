@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
@@ -12,8 +13,8 @@ from lapse.ledger import record as recording
 from lapse.ledger import views
 from lapse.ledger.chain import EventKind, Payload, Refs, append, pack_ids
 from lapse.ledger.clock import moment, now, stamp
-from lapse.ledger.db import Database, driver, path_of
-from lapse.ledger.errors import KeyTrouble, LedgerError
+from lapse.ledger.db import Database, database
+from lapse.ledger.errors import Busy, KeyTrouble, LedgerError
 from lapse.ledger.intake import BATCH, Intake, rare_collections
 from lapse.ledger.keys import KeySource, key_source
 from lapse.ledger.migrations import migrate, version_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from lapse.ledger.model import Found, Key, Noted, Status, Story, Turned
+    from lapse.ledger.raw import Raw
     from verifier.model import Credential, Finding
     from verifier.ports import Due, Fallen, Judged
     from verifier.scope import Ownership
@@ -59,8 +61,28 @@ class Ledger:
 
     @property
     def path(self) -> Path:
-        """Return the file."""
-        return self._db.path
+        """Return the file; with a PostgreSQL ledger, the path in this machine's state folder that stands for it.
+
+        What belongs to the ledger on this machine (locks, the engine's tables) stands beside it.
+        """
+        return self._db.beside(self.name)
+
+    @property
+    def where(self) -> str:
+        """Return the ledger's place as it may be shown: the file, or the database's address without log-in."""
+        return self._db.name
+
+    def reader(self) -> Database:
+        """Open a second way into the ledger, for reading by SQL; the caller closes it."""
+        return self._db.again()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one, on any machine, who verifies this ledger's keys; `Busy` if somebody else is."""
+        with self._db.alone(self.name) as held:
+            if not held:
+                raise Busy(f"another verification is at work on {self.where}; wait for it or stop it")
+            yield
 
     @property
     def keeps_secrets(self) -> bool:
@@ -82,9 +104,7 @@ class Ledger:
             raise KeyTrouble(
                 f"the ledger {self._db.name} is sealed; configure the key that it was made with (ledger.key)"
             )
-        with self._db.read() as connection:
-            blob = connection.exec_driver_sql("SELECT keys FROM meta").scalar_one()
-        return Seal(unpack(blob, self.name, self._kek if self._wrapped else None))
+        return Seal(unpack(self._bundle(), self.name, self._kek if self._wrapped else None))
 
     @cached_property
     def _writer(self) -> Writer:
@@ -137,25 +157,31 @@ class Ledger:
     def begin_run(self, what: str = "verify", resume_within: timedelta | None = None) -> Run:
         """Begin a run; or go on with the newest of this sort if it is unfinished and began within `resume_within`."""
         at = stamp(now())
-        with self._writer.write() as raw:
+
+        def begin(raw: Raw) -> Run:
             if resume_within is not None:
                 found = raw.execute(_RUNS_AGE_LIMIT, (what, stamp(now() - resume_within))).fetchone()
                 if found and found[2] is None:
                     return Run(found[0], moment(found[1]), resumed=True)
-            row: Row = (next_id(raw, "runs"), what, at)
+            number = next_id(raw, "runs")
+            row: Row = (number, what, at)
             raw.execute("INSERT INTO runs VALUES (?,?,?,NULL)", row)
             told, marks = segment("runs", [row])
-            number = int(str(row[0]))
             payload = Payload(rows=(told,), run=number)
             self._writer.append(raw, EventKind.RUN, payload, refs=Refs(marks=(marks,)), at=at)
-        return Run(number, moment(at))
+            return Run(number, moment(at))
+
+        return self._writer.write(begin)
 
     def end_run(self, run: Run) -> None:
         """Note that the run came to its end, so that nobody goes on with it."""
         at = stamp(now())
-        with self._writer.write() as raw:
+
+        def end(raw: Raw) -> None:
             raw.execute("UPDATE runs SET ended=? WHERE id=?", (at, run.id))
             self._writer.append(raw, EventKind.RUN_ENDED, Payload(run=run.id), at=at)
+
+        self._writer.write(end)
 
     def due(
         self,
@@ -185,8 +211,7 @@ class Ledger:
             "SELECT count(*) FROM states s JOIN credentials c ON c.id = s.credential"
             f" WHERE s.kept != 1 AND s.confirmed = 0 {where}"
         )
-        with self._db.read() as connection:
-            return int(connection.exec_driver_sql(sql, tuple(args)).scalar_one())
+        return int(self._db.rows(sql, args)[0][0])
 
     def fallen(self, since: datetime) -> list[Fallen]:
         """Return the keys that worked once and whose row of deaths began after `since`, as the brake remembers them.
@@ -209,8 +234,7 @@ class Ledger:
             "SELECT c.vendor, count(*) FROM verdicts v JOIN credentials c ON c.id = v.credential"
             " WHERE v.run = ? AND v.verdict = 'live' GROUP BY c.vendor"
         )
-        with self._db.read() as connection:
-            return {vendor: int(n) for vendor, n in connection.exec_driver_sql(sql, (run.id,))}
+        return {vendor: int(n) for vendor, n in self._db.rows(sql, (run.id,))}
 
     def record(self, judged: Sequence[Judged], run: Run | None = None, *, once: bool = False) -> None:
         """Write verdicts, a few hundred at a time at best; committed when this returns, so print only then.
@@ -225,17 +249,19 @@ class Ledger:
     ) -> None:
         """Note whose account these keys open, or that they are trip-wires."""
         values = {"owner": owner, "canary": canary}
+
+        def write(raw: Raw, batch: Sequence[CredentialID]) -> None:
+            numbers = set(recording.numbers(raw, batch).values())
+            for column, value in values.items():
+                if value is not None:
+                    raw.put("states", "credential", (column,), [(value.value, number) for number in numbers])
+            payload = Payload(owner=owner or "", canary=canary or "")
+            refs = Refs(touched=pack_ids(numbers))
+            seq = self._writer.append(raw, EventKind.MARKED, payload, refs=refs, at=stamp(now()))
+            self._writer.mention(raw, numbers, seq)
+
         for batch in _batches(ids):
-            with self._writer.write() as raw:
-                numbers = recording.numbers(raw, batch).values()
-                for column, value in values.items():
-                    if value is not None:
-                        sql = f"UPDATE states SET {column}=? WHERE credential=?"
-                        raw.executemany(sql, [(value.value, number) for number in numbers])
-                payload = Payload(owner=owner or "", canary=canary or "")
-                refs = Refs(touched=pack_ids(set(numbers)))
-                seq = self._writer.append(raw, EventKind.MARKED, payload, refs=refs, at=stamp(now()))
-                self._writer.mention(raw, set(numbers), seq)
+            self._writer.write(partial(write, batch=batch))
 
     def note(
         self,
@@ -247,33 +273,39 @@ class Ledger:
         """Append a revealed, scope, alarm or note event about these keys (never a secret); return its number."""
         if kind not in _NOTES:
             raise ValueError(f"{kind} events are the ledger's own to write")
-        with self._writer.write() as raw:
+
+        def write(raw: Raw) -> int:
             numbers = set(recording.numbers(raw, ids).values())
             payload = Payload(text=text, detail=dict(detail or {}))
             seq = self._writer.append(raw, kind, payload, refs=Refs(touched=pack_ids(numbers)), at=stamp(now()))
             self._writer.mention(raw, numbers, seq)
-        return seq
+            return seq
+
+        return self._writer.write(write)
 
     # ── secrets ────────────────────────────────────────────────────────────────────────────────────────
 
     def purge(self, ids: Sequence[CredentialID]) -> Purged:
-        """Delete the sealed parts of these keys for good: zeroed in the file, and gone from the write-ahead log."""
-        done = 0
-        for batch in _batches(ids):
-            with self._writer.write() as raw:
-                numbers = sorted(set(recording.numbers(raw, batch).values()))
-                marks = ",".join("?" * len(numbers))
-                sql = f"SELECT credential FROM sealed WHERE credential IN ({marks})"
-                rows = raw.execute(sql, numbers).fetchall()
-                if not rows:
-                    continue
-                raw.executemany("DELETE FROM sealed WHERE credential=?", rows)
-                raw.executemany("UPDATE states SET kept=2 WHERE credential=?", rows)
-                refs = Refs(touched=pack_ids(row[0] for row in rows))
-                payload = Payload(figures={"keys": len(rows)})
+        """Delete the sealed parts of these keys for good: zeroed in the file, and gone from the write-ahead log.
+
+        PostgreSQL keeps what was deleted in its log and backups for a time, sealed as it was: `flushed` is False then.
+        """
+
+        def write(raw: Raw, batch: Sequence[CredentialID]) -> int:
+            numbers = sorted(set(recording.numbers(raw, batch).values()))
+            marks = ",".join("?" * len(numbers))
+            found = raw.execute(f"SELECT credential FROM sealed WHERE credential IN ({marks})", numbers).fetchall()
+            held = [row[0] for row in found]
+            if held:
+                raw.executemany("DELETE FROM sealed WHERE credential=?", [(number,) for number in held])
+                raw.put("states", "credential", ("kept",), [(2, number) for number in held])
+                refs = Refs(touched=pack_ids(held))
+                payload = Payload(figures={"keys": len(held)})
                 seq = self._writer.append(raw, EventKind.PURGED, payload, refs=refs, at=stamp(now()))
-                self._writer.mention(raw, (row[0] for row in rows), seq)
-                done += len(rows)
+                self._writer.mention(raw, held, seq)
+            return len(held)
+
+        done = sum(self._writer.write(partial(write, batch=batch)) for batch in _batches(ids))
         return Purged(done, self._db.flush() if done else True)
 
     def purge_dead(self, retention: timedelta) -> Purged:
@@ -282,8 +314,7 @@ class Ledger:
             "SELECT c.vendor, c.hash FROM states s JOIN credentials c ON c.id = s.credential"
             " WHERE s.kept = 1 AND s.known = 'dead' AND s.confirmed = 1 AND s.confirmed_at <= ?"
         )
-        with self._db.read() as connection:
-            rows = connection.exec_driver_sql(sql, (stamp(now() - retention),)).fetchall()
+        rows = self._db.rows(sql, (stamp(now() - retention),))
         return self.purge([CredentialID(f"{vendor}-{digest.hex()}") for vendor, digest in rows])
 
     def adopt(self, source: KeySource) -> None:
@@ -291,9 +322,8 @@ class Ledger:
         try:
             self.rewrap(source)
         except LedgerError:
-            with self._db.read() as connection:
-                if connection.exec_driver_sql("SELECT kek FROM meta").scalar_one() is None:
-                    raise
+            if self._db.rows("SELECT kek FROM meta")[0][0] is None:
+                raise
             self._wrapped = True
 
     def rewrap(self, new: KeySource | str) -> None:
@@ -309,24 +339,22 @@ class Ledger:
             bundle = fresh_bundle(self.name, bundle.ids)
         seal = Seal(bundle)
         wrapped = pack(bundle, source)
-        with self._db.write() as connection:
-            if self._bundle(connection) != blob:
+
+        def write(raw: Raw) -> None:
+            if bytes(raw.execute("SELECT keys FROM meta").fetchone()[0]) != blob:
                 raise LedgerError("another process changed the ledger's key just now; run the command again")
-            raw = driver(connection)
             raw.execute("UPDATE meta SET keys=?, kek=?, public_key=?", (wrapped, source.reference, seal.public_key))
             payload = Payload(public_key=seal.public_key.hex(), kek=source.reference)
             append(raw, seal, self.name, EventKind.REWRAPPED, payload, at=stamp(now()))
+
+        self._db.transact(write)
         self._kek, self._wrapped = source, True
         self.__dict__.pop("_seal", None)
         self.__dict__.pop("_writer", None)
         self._db.flush()
 
-    def _bundle(self, connection: Connection | None = None) -> bytes:
-        sql = "SELECT keys FROM meta"
-        if connection is not None:
-            return bytes(connection.exec_driver_sql(sql).scalar_one())
-        with self._db.read() as fresh:
-            return bytes(fresh.exec_driver_sql(sql).scalar_one())
+    def _bundle(self) -> bytes:
+        return bytes(self._db.rows("SELECT keys FROM meta")[0][0])
 
     # ── what there is to see ───────────────────────────────────────────────────────────────────────────
 
@@ -378,7 +406,9 @@ class Ledger:
     def head(self) -> Head:
         """Return the newest event, signed, to be kept elsewhere (`msgspec.json.encode` it)."""
         with self._db.read() as connection:
-            row = connection.exec_driver_sql("SELECT seq, at, hash, signature FROM head").one()
+            row = connection.exec_driver_sql("SELECT seq, at, hash, signature FROM head").fetchone()
+            if row is None:
+                raise LedgerError(f"the ledger {self.where} has no head; run `lapse ledger check`")
             key = connection.exec_driver_sql("SELECT public_key FROM meta").scalar_one()
         return Head(self.name, row[0], row[1], row[2].hex(), row[3].hex(), key.hex())
 
@@ -401,20 +431,26 @@ class Ledger:
         About 5 µs a row and 13 bytes of memory a finding.
         """
         with self._db.read() as connection:
-            return checking.check(driver(connection), head)
+            return checking.check(self._db.raw(connection), head)
 
 
-def open_ledger(address: str | Path, key: KeySource | str | None = None, schedule: Schedule | None = None) -> Ledger:
-    """Open the ledger at a path or `sqlite:///PATH`, making it (mode 0600) where there is none.
+def open_ledger(
+    address: str | Path,
+    key: KeySource | str | None = None,
+    schedule: Schedule | None = None,
+    state: Path | None = None,
+) -> Ledger:
+    """Open the ledger at a path, `sqlite:///PATH` (mode 0600) or `postgresql://…`, making it where there is none.
 
     `key` names the wrapping key (`lapse.ledger.keys`). A ledger made without one takes it on at the first opening with
     one (`rewrap`). A sealed ledger opened without its key can be looked at, but neither written nor asked for secrets.
+    `state` is where a PostgreSQL ledger's files of this machine go (the user's data folder by default).
     """
     source = key_source(key) if isinstance(key, str) else key
-    db = Database(path_of(address))
+    db = database(address, state)
     try:
         with db.read() as connection:
-            version = version_of(connection, db.name)
+            version = version_of(connection, db)
         if version != VERSION:
             _prepare(db, source)
         with db.read() as connection:
@@ -434,8 +470,8 @@ def _prepare(db: Database, source: KeySource | None) -> None:
     bundle = fresh_bundle(name)
     blob = pack(bundle, source)
     with db.write() as connection:
-        before, after = migrate(connection, db.name)
-        raw = driver(connection)
+        before, after = migrate(connection, db)
+        raw = db.raw(connection)
         if before == 0:
             seal = Seal(bundle)
             reference = None if source is None else source.reference

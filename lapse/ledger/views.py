@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _PAGE = 500
 _LISTED = 10
+_ALL_OF_THEM = 2**62
 _KEPT = (Kept.NEVER, Kept.SEALED, Kept.PURGED)
 _V = ",".join(f"v.{name}" for name in COLUMNS)
 _W = ",".join(f"w.{name}" for name in COLUMNS)
@@ -61,14 +62,17 @@ _KEYS = (
 )
 # Three passes over a million rows: each comparison and sum costs 40 ms, so the rare rows are counted by themselves.
 _ALL = (
-    "SELECT count(*), total(findings), total(present), count(verdict), count(known), total(confirmed), total(kept=1)"
-    " FROM states"
+    "SELECT count(*), coalesce(sum(findings), 0), coalesce(sum(present), 0), count(verdict), count(known),"
+    " coalesce(sum(confirmed), 0), count(*) FILTER (WHERE kept = 1) FROM states"
 )
 _LIVE = (
-    "SELECT count(*), total(findings>0 AND present=0), total(restricted), total(verdict='undecided')"
-    " FROM states WHERE known='live'"
+    "SELECT count(*), count(*) FILTER (WHERE findings > 0 AND present = 0), coalesce(sum(restricted), 0),"
+    " count(*) FILTER (WHERE verdict = 'undecided') FROM states WHERE known = 'live'"
 )
-_MARKED = "SELECT total(owner='foreign'), total(canary='yes') FROM states WHERE owner IS NOT NULL OR canary IS NOT NULL"
+_MARKED = (
+    "SELECT count(*) FILTER (WHERE owner = 'foreign'), count(*) FILTER (WHERE canary = 'yes') FROM states"
+    " WHERE owner IS NOT NULL OR canary IS NOT NULL"
+)
 _STATES = {
     State.LIVE: "s.known = 'live'",
     State.DEAD: "s.known = 'dead'",
@@ -115,9 +119,7 @@ def status(db: Database) -> Status:
 
 def providers(db: Database) -> list[str]:
     """Return the kinds of key there are."""
-    with db.read() as connection:
-        rows = connection.exec_driver_sql("SELECT DISTINCT provider FROM credentials ORDER BY provider")
-        return [str(row[0]) for row in rows]
+    return sorted(str(row[0]) for row in db.rows("SELECT DISTINCT provider FROM credentials"))
 
 
 def keys(db: Database, select: Select) -> Iterator[Key]:
@@ -128,23 +130,23 @@ def keys(db: Database, select: Select) -> Iterator[Key]:
             hashes = [bytes.fromhex(name.rpartition("-")[2]) for name in select.ids[start : start + _PAGE]]
             marks = ",".join("?" * len(hashes))
             part = f"{where} AND c.hash IN ({marks})"
-            yield from _page(db, part, [*args, *hashes], select.order, -1, 0)
+            yield from _page(db, part, [*args, *hashes], select.order, _ALL_OF_THEM, 0)
         return
     if select.order is Order.SEEN and select.limit is None and not select.offset:
         after = 0
         while True:
-            count = 0
-            for number, key in _rows(db, f"{where} AND s.credential > ?", [*args, after], select.order, _PAGE, 0):
-                after = number
-                count += 1
-                yield key
-            if count < _PAGE:
+            rows = db.rows(*_asked(f"{where} AND s.credential > ?", [*args, after], select.order, _PAGE, 0))
+            for row in rows:
+                yield _key(tuple(row))
+            if len(rows) < _PAGE:
                 return
-    yield from _page(db, where, args, select.order, -1 if select.limit is None else select.limit, select.offset)
+            after = rows[-1][0]
+    limit = _ALL_OF_THEM if select.limit is None else select.limit
+    yield from _page(db, where, args, select.order, limit, select.offset)
 
 
 def _where(select: Select) -> tuple[str, list[Any]]:
-    terms, args = ["1"], list[Any]()
+    terms, args = ["TRUE"], list[Any]()
     if select.states:
         terms.append("(" + " OR ".join(_STATES[state] for state in sorted(select.states)) + ")")
     if select.removed is not None:
@@ -163,17 +165,12 @@ def _where(select: Select) -> tuple[str, list[Any]]:
 
 
 def _page(db: Database, where: str, args: list[Any], order: Order, limit: int, offset: int) -> Iterator[Key]:
-    for _, key in _rows(db, where, args, order, limit, offset):
-        yield key
+    for row in db.stream(*_asked(where, args, order, limit, offset)):
+        yield _key(tuple(row))
 
 
-def _rows(
-    db: Database, where: str, args: list[Any], order: Order, limit: int, offset: int
-) -> Iterator[tuple[int, Key]]:
-    sql = f"{_KEYS} WHERE {where} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?"
-    with db.read() as connection:
-        for row in connection.exec_driver_sql(sql, (*args, limit, offset)):
-            yield row[0], _key(tuple(row))
+def _asked(where: str, args: list[Any], order: Order, limit: int, offset: int) -> tuple[str, list[Any]]:
+    return f"{_KEYS} WHERE {where} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?", [*args, limit, offset]
 
 
 def _key(row: tuple[Any, ...]) -> Key:
@@ -212,12 +209,10 @@ def _key(row: tuple[Any, ...]) -> Key:
 
 def number_of(db: Database, name: CredentialID) -> int:
     """Return a credential's row id; one that the ledger lacks is an `UnknownKey`."""
-    with db.read() as connection:
-        digest = bytes.fromhex(name.rpartition("-")[2])
-        found = connection.exec_driver_sql("SELECT id FROM credentials WHERE hash=?", (digest,)).scalar()
-    if found is None:
+    found = db.rows("SELECT id FROM credentials WHERE hash=?", (bytes.fromhex(name.rpartition("-")[2]),))
+    if not found:
         raise UnknownKey(f"the ledger has no key {name}; `lapse status` lists what it has")
-    return int(found)
+    return int(found[0][0])
 
 
 _FOUND = (
@@ -236,8 +231,7 @@ def places(db: Database, name: CredentialID) -> Iterator[Found]:
     sql = f"SELECT {_FOUND} FROM findings f{_JOINS} WHERE f.credential = ? AND f.id > ? ORDER BY f.id LIMIT ?"
     number, after = number_of(db, name), 0
     while True:
-        with db.read() as connection:
-            rows = connection.exec_driver_sql(sql, (number, after, _PAGE)).fetchall()
+        rows = db.rows(sql, (number, after, _PAGE))
         for row in rows:
             yield _found(tuple(row))
         if len(rows) < _PAGE:
@@ -255,9 +249,7 @@ def places_of(db: Database, names: Sequence[CredentialID], most: int) -> Iterato
         wanted = {bytes.fromhex(name.rpartition("-")[2]): name for name in names[start : start + _PAGE]}
         marks = ",".join("?" * len(wanted))
         sql = f"SELECT f.hash, {_FOUND} FROM ({inner.format(marks=marks)}) f{_JOINS} WHERE f.nth <= ? ORDER BY f.id"
-        with db.read() as connection:
-            rows = connection.exec_driver_sql(sql, (*wanted, most)).fetchall()
-        for row in rows:
+        for row in db.rows(sql, (*wanted, most)):
             yield wanted[bytes(row[0])], _found(tuple(row[1:]))
 
 
@@ -328,16 +320,24 @@ def story(db: Database, name: CredentialID) -> list[Story]:
         ask = connection.exec_driver_sql
         seen = (
             "SELECT s.at, s.scanner, s.file, count(*) FROM findings f JOIN scans s ON s.id = f.scan"
-            " WHERE f.credential = ? GROUP BY s.id"
+            " WHERE f.credential = ? GROUP BY s.id ORDER BY s.id"
         )
         told += [Seen(moment(at), scanner, file, n) for at, scanner, file, n in ask(seen, (number,))]
-        gone = "SELECT removed, count(*) FROM findings WHERE credential=? AND removed IS NOT NULL GROUP BY removed"
+        gone = (
+            "SELECT removed, count(*) FROM findings WHERE credential = ? AND removed IS NOT NULL"
+            " GROUP BY removed ORDER BY removed"
+        )
         told += [Gone(moment(at), n) for at, n in ask(gone, (number,))]
-        for row in ask(f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=?", (number,)):
+        for row in ask(
+            f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=? ORDER BY v.id", (number,)
+        ):
             verdict = read_verdict(tuple(row[3:]))
             if verdict is not None:
                 told.append(Told(moment(row[0]), verdict, row[1], None if row[2] is None else Turn(row[2])))
-        noted = "SELECT e.at, e.kind, e.payload FROM mentions m JOIN events e ON e.seq = m.seq WHERE m.credential = ?"
+        noted = (
+            "SELECT e.at, e.kind, e.payload FROM mentions m JOIN events e ON e.seq = m.seq"
+            " WHERE m.credential = ? ORDER BY e.seq"
+        )
         for at, kind, payload in ask(noted, (number,)):
             said = read_payload(payload)
             detail = dict(said.detail)
@@ -357,10 +357,8 @@ def resolve(db: Database, prefix: str) -> CredentialID:
     if vendor:
         sql += " AND vendor = ?"
         args.append(vendor)
-    with db.read() as connection:
-        exact = f"{sql} AND digits = ? LIMIT 2"
-        rows = connection.exec_driver_sql(exact, (*args, len(digits))).fetchall() if vendor else []
-        rows = rows or connection.exec_driver_sql(f"{sql} LIMIT {_LISTED + 1}", tuple(args)).fetchall()
+    rows = db.rows(f"{sql} AND digits = ? LIMIT 2", (*args, len(digits))) if vendor else []
+    rows = rows or db.rows(f"{sql} ORDER BY hash LIMIT {_LISTED + 1}", args)
     if not rows:
         raise UnknownKey(f"the ledger has no key {prefix!r}; `lapse status` lists what it has")
     if len(rows) > 1:
@@ -390,9 +388,8 @@ def turns(db: Database, since: datetime) -> Iterator[Turned]:
     """Yield what died, revived or was found live or dead at or after `since`, in order of time."""
     sql = (
         "SELECT c.hash, c.vendor, c.digits, v.at, v.turn FROM verdicts v JOIN credentials c ON c.id = v.credential"
-        " WHERE v.turn IS NOT NULL AND v.at >= ? ORDER BY v.at"
+        " WHERE v.turn IS NOT NULL AND v.at >= ? ORDER BY v.at, v.id"
     )
-    with db.read() as connection:
-        for digest, vendor, digits, at, turned in connection.exec_driver_sql(sql, (stamp(since),)):
-            text = digest.hex()
-            yield Turned(CredentialID(f"{vendor}-{text}"), f"{vendor}-{text[:digits]}", moment(at), Turn(turned))
+    for digest, vendor, digits, at, turned in db.stream(sql, (stamp(since),)):
+        text = digest.hex()
+        yield Turned(CredentialID(f"{vendor}-{text}"), f"{vendor}-{text[:digits]}", moment(at), Turn(turned))

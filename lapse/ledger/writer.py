@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lapse.ledger import chain
 from lapse.ledger.clock import now, stamp
-from lapse.ledger.db import Database, driver
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from lapse.ledger.chain import EventKind, Payload, Refs
+    from lapse.ledger.db import Database
+    from lapse.ledger.raw import Raw
     from lapse.ledger.seal import Seal
+
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -26,19 +28,18 @@ class Writer:
         self._seal = seal
         self._ledger = ledger
 
-    @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """Hold the write lock; commit at the end of the block."""
-        with self._db.write() as connection:
-            yield driver(connection)
+    def write(self, body: Callable[[Raw], T]) -> T:
+        """Run `body` with the write lock held; what it returned is returned once it is committed.
 
-    def append(
-        self, raw: sqlite3.Connection, kind: EventKind, payload: Payload, *, at: int, refs: Refs | None = None
-    ) -> int:
+        Where a server went away it may be called again, so it changes nothing but the database.
+        """
+        return self._db.transact(body)
+
+    def append(self, raw: Raw, kind: EventKind, payload: Payload, *, at: int, refs: Refs | None = None) -> int:
         """Append an event to the chain and return its number."""
         return chain.append(raw, self._seal, self._ledger, kind, payload, at=at, refs=refs)
 
-    def mention(self, raw: sqlite3.Connection, credentials: Iterable[int], seq: int) -> None:
+    def mention(self, raw: Raw, credentials: Iterable[int], seq: int) -> None:
         """Note that event `seq` speaks of these credentials, for `story`."""
         raw.executemany("INSERT INTO mentions VALUES (?,?)", [(c, seq) for c in credentials])
 

@@ -19,7 +19,6 @@ from msgspec import Struct
 
 from lapse import __version__
 from lapse.figures import Figures, Group, figures, first_places
-from lapse.ledger.db import Database
 from lapse.ledger.model import Key, Order, Select, State
 from lapse.output import charts, jsonv1, listing
 from lapse.output.console import safe
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lapse.ledger import Ledger, Status
+    from lapse.ledger.db import Database
 
 BLOCK = 500
 """Rows of one closed block."""
@@ -84,7 +84,7 @@ _SECTIONS: tuple[tuple[str, str, Select], ...] = (
 
 def write(ledger: Ledger, out: TextIO) -> None:
     """Write the report."""
-    database = Database(ledger.path)
+    database = ledger.reader()
     try:
         f = figures(ledger, database)
         stream = (

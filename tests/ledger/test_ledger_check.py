@@ -23,6 +23,7 @@ from lapse.ledger.chain import event_hash, head_message, pack_ids, unpack_ids
 from lapse.ledger.check import check
 from lapse.ledger.rowlog import segment
 from lapse.ledger.schema import LOGS
+from lapse.ledger.sqlite import SqliteRaw
 
 FOLDS = ("states", "sealed", "mentions", "head", "meta", "scans", "runs", "findings")
 
@@ -56,7 +57,7 @@ def tampered(full: Path, *statements: tuple[str, tuple[Any, ...]] | str) -> tupl
     disk.close()
     for one in statements:
         raw.execute(*((one,) if isinstance(one, str) else one))
-    problems = check(raw, None).problems
+    problems = check(SqliteRaw(raw), None).problems
     raw.close()
     return problems
 
