@@ -21,7 +21,16 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 
 from lapse.exits import Exit, Stop
 from lapse.references import REFERENCE, looks_like_key
-from lapse.sections import DURATION, Duration, MetricsConfig, NightlyConfig, NotifyConfig, OwnerRule, PolicyRule
+from lapse.sections import (
+    DURATION,
+    Duration,
+    FleetConfig,
+    MetricsConfig,
+    NightlyConfig,
+    NotifyConfig,
+    OwnerRule,
+    PolicyRule,
+)
 from lapse.web.settings import ServeConfig
 
 if TYPE_CHECKING:
@@ -147,6 +156,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     notify: NotifyConfig = NotifyConfig()
     metrics: MetricsConfig = MetricsConfig()
     serve: ServeConfig = ServeConfig()
+    fleet: FleetConfig = FleetConfig()
 
     @property
     def ledger_url(self) -> str:

@@ -174,3 +174,21 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[metrics]`: the file that Prometheus' node exporter collects."""
 
     textfile: str = ""
+
+
+class FleetConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[fleet]`: many workers on one PostgreSQL. `url` is its address or, with a password in it, a reference to that.
+
+    `chunks` is how many chunks a worker has under way at once, each of another vendor; `keys` the most keys in one.
+    """
+
+    url: str = ""
+    chunks: int = 64
+    keys: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuse a fleet that could do nothing, and a password in the clear."""
+        if self.chunks < 1 or self.keys < 1:
+            raise ValueError("`chunks` and `keys` must be 1 or more")
+        if "@" in self.url and ":" in self.url.partition("://")[2].rpartition("@")[0]:
+            raise ValueError("`url` holds a password: write a reference to it (env:NAME, file:PATH, keyring:, vault:)")

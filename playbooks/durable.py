@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -206,6 +207,7 @@ class Worker:
         self._concurrency, self._poll, self._wait = concurrency, poll, wait
         self._duties = tuple(duties)
         self._lock: int | None = None
+        self._stopping, self._taking, self._steps = False, 0, threading.Condition()
         self._seat = seat or (Seat(place.url, [place.queue]) if place.file is None else None)
 
     def __enter__(self) -> Self:
@@ -257,6 +259,17 @@ class Worker:
         """Let phases under way finish for a moment, then stop; what is cut off is recovered by the next process."""
         self._close(10 if error is None else 0)
 
+    def stop(self, patience: float) -> None:
+        """Finish the steps under way, begin no other, and leave the rest to whoever is seated; then end the process.
+
+        For a process that exits by `os._exit`: phases that are not done stay with their threads, and never come back.
+        """
+        self._stopping = True
+        with self._steps:
+            self._steps.wait_for(lambda: not self._taking, patience)
+        if self._seat is not None:
+            self._seat.leave()
+
     def _close(self, patience: int) -> None:
         try:
             with contextlib.suppress(Exception):
@@ -289,15 +302,24 @@ class Worker:
             return self._engine.agenda(run, turn)
 
     def _alive(self) -> None:
-        """End this process if it was frozen or cut off: the run may be in other hands."""
+        """Go no further in a process that was frozen or cut off, or that ends: the run is in other hands."""
         if self._seat is not None:
             self._seat.clock()
+        if self._stopping:
+            threading.Event().wait()
 
     def _take(self, run: str, name: str) -> dict[str, str]:
         self._alive()
-        with _plain():
-            outcome = self._engine.take(run, name)
-            return _told(outcome, self._engine.state(run).turn)
+        with self._steps:
+            self._taking += 1
+        try:
+            with _plain():
+                outcome = self._engine.take(run, name)
+                return _told(outcome, self._engine.state(run).turn)
+        finally:
+            with self._steps:
+                self._taking -= 1
+                self._steps.notify_all()
 
     def go(self, run: str, turn: int, at: datetime | None = None) -> None:
         """Enqueue a turn of a run, for now or for `at`. Doing so twice is doing it once."""

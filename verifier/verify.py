@@ -107,12 +107,16 @@ async def verify(
 
 
 class _Fresh(NamedTuple):
-    """A Dead that is not confirmed, of `at` in this run; `ticks` is the same moment by a clock that nobody sets."""
+    """A Dead that is not confirmed, of `at` in this run; `ticks` is the same moment by a clock that nobody sets.
+
+    `told` is False while it is only the other first looks at its vendor that keep it from being confirmed.
+    """
 
     item: Due
     dead: Dead
     at: datetime
     ticks: float
+    told: bool
 
 
 class _Run:
@@ -167,8 +171,23 @@ class _Run:
                 if isinstance(item.last, Dead) and item.last.confirmed:
                     verdict = replace(verdict, confirmed=True)
                 else:
-                    fresh.append(_Fresh(item, verdict, now, time.monotonic()))
+                    standing = self._standing(vendor, item, verdict, now)
+                    if standing is Standing.CONFIRMED and self._long(item, verdict, now):
+                        verdict = replace(verdict, confirmed=True)
+                    else:
+                        told = standing not in {Standing.CONFIRMED, Standing.BRAKED}
+                        fresh.append(_Fresh(item, verdict, now, time.monotonic(), told))
+                        if not told:
+                            continue  # one look, one verdict: `_settle` tells it
             self._tell(item, verdict, now)
+
+    def _standing(self, vendor: str, item: Due, dead: Dead, at: datetime) -> Standing:
+        since = self.doubter.since(item, dead.evidence, at)
+        return self.doubter.standing(vendor, dead.evidence, since, at, self._wait(item))
+
+    def _long(self, item: Due, dead: Dead, at: datetime) -> bool:
+        """Say whether a row of deaths is so old that no outage of now can be what it is about."""
+        return at - self.doubter.since(item, dead.evidence, at) >= self.terms.patience.apart
 
     async def _settle(self, vendor: str, fresh: list[_Fresh]) -> None:
         """Confirm, now that every first look at this vendor is known, what an earlier run saw dead as well.
@@ -177,12 +196,13 @@ class _Run:
         """
         again: list[_Fresh] = []
         for f in fresh:
-            since = self.doubter.since(f.item, f.dead.evidence, f.at)
-            match self.doubter.standing(vendor, f.dead.evidence, since, f.at, self._wait(f.item)):
+            match self._standing(vendor, f.item, f.dead, f.at):
                 case Standing.CONFIRMED:
                     self._tell(f.item, replace(f.dead, confirmed=True), f.at)
                 case Standing.TOO_SOON if self._wait(f.item) <= self.terms.patience.confirm_after:
                     again.append(f)
+                case _ if not f.told:
+                    self._tell(f.item, f.dead, f.at)
                 case _:
                     pass
         if not self.terms.wait or self.doubter.braked(vendor):

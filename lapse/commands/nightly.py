@@ -31,6 +31,7 @@ class Options:
     sources: bool = True
     json: bool = False
     quiet: bool = False
+    fleet: bool | None = None
 
 
 def run(options: Options, config: Path | None) -> Exit:
@@ -46,7 +47,9 @@ def run(options: Options, config: Path | None) -> Exit:
         if not ledger.keeps_secrets:
             say("no sealing key is configured: only keys of tonight's reports can be asked about (`lapse ledger init`)")
         try:
-            night = Nightly(setup, ledger, Plan(seconds, options.wait, options.sources, options.quiet)).run()
+            night = Nightly(
+                setup, ledger, Plan(seconds, options.wait, options.sources, options.quiet, options.fleet)
+            ).run()
             status = ledger.status()
             write_reports(ledger, setup.config.nightly.reports)
             if setup.config.metrics.textfile:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Gate:
         """Say whether the night is over."""
         return self._closed or (self._until is not None and self._clock() >= self._until)
 
+    @property
+    def left(self) -> float | None:
+        """Return the seconds until the deadline; None where there is none."""
+        return None if self._until is None else max(0.0, self._until - self._clock())
+
     def feed(self, kind: str, vendor: str, items: Iterable[Due]) -> Iterator[Due]:
         """Pass items on until the gate closes or the budget of the kind or the vendor is used up."""
         for item in items:
@@ -76,6 +82,18 @@ class Gate:
             loop.add_signal_handler(signal.SIGTERM, self.close)
         if self._closed:
             self.close()
+
+    @contextmanager
+    def on_signal(self) -> Iterator[None]:
+        """Close on SIGTERM, in a block without an event loop."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda *_: self.close())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def cut(self) -> None:
         """Note that something under way was cut."""

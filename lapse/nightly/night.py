@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import uvloop
 from msgspec import Struct
 
-from lapse.asking import Ears, Job, ask
+from lapse.asking import Ears, Job, ask, hidden
 from lapse.commands.ingest import Intake
 from lapse.diff import DiffOut, diff
 from lapse.ledger import Select
@@ -25,9 +26,10 @@ from lapse.owners import Owners
 from verifier.model import Doubt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lapse.commands.setup import Setup
+    from lapse.fleet.lead import Lead
     from lapse.ledger import Ledger, Run
     from lapse.notify import Sender
     from lapse.policy import Rotation, Subject
@@ -71,12 +73,16 @@ class Night(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """How a night is to go. `deadline` in seconds; None and False leave it to the config."""
+    """How a night is to go. `deadline` in seconds; None and False leave it to the config.
+
+    `fleet`: let workers ask (`lapse.fleet`); None: if `[fleet] url` is set.
+    """
 
     deadline: float | None = None
     wait: bool | None = None
     sources: bool = True
     quiet: bool = False
+    fleet: bool | None = None
 
 
 class Nightly:
@@ -107,6 +113,8 @@ class Nightly:
         self._throttled: Counter[str] = Counter()
         self._alarms: list[Alarm] = []
         self._resumed = False
+        self._lead: Lead | None = None
+        self._given_up = 0
 
     def run(self) -> Night:
         """Do it. Raises `Stop` and `LedgerError`, KeyboardInterrupt when interrupted: the next one then goes on."""
@@ -118,7 +126,8 @@ class Nightly:
                 self._gate.cut_off = True
                 break
             sources.read(rule)
-        self._ask(intake, began)
+        with self._leading():
+            self._ask(intake, began)
         purged = self._ledger.purge_dead(self._config.ledger.retention.delta).keys
         now = datetime.now(UTC)
         subjects: dict[str, Subject] = {}
@@ -145,11 +154,35 @@ class Nightly:
             alarms=tuple(a.text for a in self._alarms),
             acted=tuple(acted),
             told=told,
-            failed=(*sources.failed, *self._actor.failed, *self._notifier.failed),
+            failed=(*sources.failed, *self._lost(), *self._actor.failed, *self._notifier.failed),
             diff=news,
         )
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _leading(self) -> Iterator[None]:
+        """Lead the fleet while the asking goes on, where there is one."""
+        wanted = bool(self._config.fleet.url) if self._plan.fleet is None else self._plan.fleet
+        if not wanted:
+            yield
+            return
+        from lapse.fleet.lead import Lead  # DBOS is slow to import
+        from lapse.fleet.place import meeting
+
+        progress = Progress(None, quiet=self._plan.quiet)
+        lead = Lead(self._setup, self._ledger, meeting(self._setup, self._ledger), progress, quiet=self._plan.quiet)
+        with lead, self._gate.on_signal():
+            self._lead = lead
+            lead.catch_up(self._gate)
+            yield
+        progress.end()
+        self._calls, self._throttled, self._alarms = lead.calls, lead.throttled, lead.alarms
+        self._given_up = lead.failed
+
+    def _lost(self) -> list[str]:
+        n = self._given_up
+        return [f"{n} chunks of the fleet's were given up; the workers say why, and their keys stay due"] if n else []
 
     def _ask(self, intake: Intake, began: datetime) -> None:
         """Go on with a night that was cut off, then ask about all that is due, once each."""
@@ -169,10 +202,23 @@ class Nightly:
     def _round(self, run: Run, due: Mapping[str, Iterable[Due]]) -> bool:
         """Ask; end the run unless something due was left over. Return whether it came to its end."""
         feeds = {kind: self._gate.feed(kind, self._setup.catalogue.vendor(kind), items) for kind, items in due.items()}
+        if self._lead is not None:
+            return self._lead_round(self._lead, run, feeds)
         ears = Ears(Progress(None, quiet=self._plan.quiet), exchange=self._hear)
         job = Job(Select(), feeds, run)
         wait = False if self._gate.closed else self._plan.wait
         self._alarms += uvloop.run(ask(self._setup, self._ledger, job, ears, wait=wait, brakes=self._gate))
+        if self._gate.cut_off:
+            return False
+        self._ledger.end_run(run)
+        return True
+
+    def _lead_round(self, lead: Lead, run: Run, feeds: Mapping[str, Iterable[Due]]) -> bool:
+        """Have the fleet ask, as `_round` does."""
+        self._ledger.record(list(hidden(self._ledger, Select())), run)
+        wait = self._config.verify.wait if self._plan.wait is None else self._plan.wait
+        lead.ask(run, feeds, self._gate, wait=wait)
+        self._gate.cut_off |= lead.left
         if self._gate.cut_off:
             return False
         self._ledger.end_run(run)

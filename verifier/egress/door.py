@@ -23,7 +23,7 @@ from verifier.exchange import Admitted, Call, Reply, Request, Trouble
 from verifier.model import Doubt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
     from verifier.secret import Secret
@@ -363,6 +363,11 @@ class Egress:
             return Trouble(Doubt.UNREACHABLE, f"{host} has no service record (DNS)", host)
 
     # ── helpers ────────────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self, kinds: Iterable[str]) -> None:
+        """Begin at these kinds without a burst: another process may have been asking there until this moment."""
+        for kind in kinds:
+            self._limiter(kind).drain()
 
     def _limiter(self, kind: str) -> Limiter:
         limiter = self._limiters.get(kind)

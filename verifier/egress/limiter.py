@@ -132,6 +132,10 @@ class Limiter:
         self._raised = max(now, self._raised)
         self._slack = (self._limits.burst - 1) / nominal if self.rate >= nominal else 0.0
 
+    def drain(self) -> None:
+        """Empty the bucket: somebody else may have been asking here until this moment, and used it up."""
+        self._due = max(self._due, self._clock() + 1 / self.rate)
+
     def welcome(self, started: float) -> None:
         """Note an answer that was no 429, to a request that left at `started`."""
         if self._strikes and started > self._struck:

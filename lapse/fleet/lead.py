@@ -1,0 +1,264 @@
+"""Leading a night: cut what is due into chunks, queue them, collect what came of them, then order the second looks.
+
+The leader may die at any moment: the workers go on with what is queued, and the next night first waits for that, then
+asks the ledger what is left. It holds one advisory lock, so that one night at a time is led.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Protocol, Self
+
+import msgspec
+from dbos import DBOSClient
+from sqlalchemy.exc import DBAPIError
+
+from lapse.exits import Stop
+from lapse.fleet.chunk import WORKFLOW, Chunk, Told, cut, packed, size
+from lapse.fleet.place import at_work, nights
+from lapse.output.console import say
+from playbooks.durable import IDLE_SECONDS, VERSION, Json
+from verifier.confirm import Doubter
+from verifier.model import Dead
+from verifier.verify import Alarm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from dbos import EnqueueOptions, WorkflowStatus
+
+    from lapse.commands.setup import Setup
+    from lapse.ledger import Ledger, Run
+    from lapse.output.console import Progress
+    from playbooks.durable import Place
+    from verifier.model import CredentialID
+    from verifier.ports import Due
+
+POLL = 0.3
+"""Seconds between two looks at the queue."""
+
+LONELY = 15.0
+"""Seconds after which the leader says that nobody takes what it queued, and again each so many seconds."""
+
+LATER = 0.5
+"""Seconds more than needed before a second look is queued: machines' clocks differ."""
+
+_OPEN = ["ENQUEUED", "DELAYED", "PENDING"]
+_OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+
+
+class Ends(Protocol):
+    """Who may end the night early."""
+
+    @property
+    def closed(self) -> bool:
+        """Say whether nothing more is to be begun."""
+        ...
+
+    @property
+    def left(self) -> float | None:
+        """Return the seconds until the night ends; None: it has no end."""
+        ...
+
+
+class Lead:
+    """Leads the nights of one ledger's fleet: a context manager that holds the connection to the queue."""
+
+    def __init__(self, setup: Setup, ledger: Ledger, place: Place, progress: Progress, *, quiet: bool) -> None:
+        """Take the set-up, the open ledger and where the fleet meets."""
+        self._setup, self._ledger, self._place = setup, ledger, place
+        self._progress, self._quiet = progress, quiet
+        self._mark = secrets.token_hex(4)
+        self.calls: Counter[str] = Counter()
+        self.throttled: Counter[str] = Counter()
+        self.failed = 0
+        self.left = False
+        self._alarms: dict[tuple[str, str], Alarm] = {}
+        self._open: dict[str, Chunk] = {}
+        self._firsts: Counter[str] = Counter()
+        self._number = 0
+        self._heard = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Connect; a `Stop` when there is no database, or no worker ever was there."""
+        logging.getLogger("dbos").setLevel(logging.CRITICAL)
+        at_work(self._place)
+        self._client = DBOSClient(
+            system_database_url=self._place.url, serializer=Json(), sys_db_idle_transaction_timeout_sec=IDLE_SECONDS
+        )
+        try:
+            self._under_way()
+        except DBAPIError:
+            self._client.destroy()
+            raise Stop("no worker has been at work at fleet.url yet; start `lapse worker` first") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._client.destroy()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms of the night, one a vendor where it is about all of it."""
+        return list(self._alarms.values())
+
+    def catch_up(self, ends: Ends) -> int:
+        """Wait for chunks that an earlier leader queued; return how many there were."""
+        found = self._under_way()
+        for w in found:
+            self._expect(w.workflow_id, Chunk(0, datetime.now(UTC), w.queue_partition_key or "", ()))
+        if found:
+            say(f"{len(found)} chunks of a night before are under way; waiting for them", quiet=self._quiet)
+            self._collect(ends, lambda _vendor: None)
+        return len(found)
+
+    def ask(self, run: Run, due: Mapping[str, Iterable[Due]], ends: Ends, *, wait: bool) -> None:
+        """Have everything in `due` asked about, once each; `wait` for the second looks at what just died."""
+        by_vendor: dict[str, dict[str, list[CredentialID]]] = defaultdict(dict)
+        for kind, items in due.items():
+            if ids := [item.credential.id for item in items]:
+                by_vendor[self._setup.catalogue.vendor(kind)][kind] = ids
+        rows = []
+        for vendor, kinds in by_vendor.items():
+            chunks = cut(kinds, self._most(kinds))
+            rows.append([Chunk(run.id, run.started, vendor, ids, until=_until(ends)) for ids in chunks])
+        for column in zip_longest(*rows):  # every vendor's first, then every vendor's second, …
+            for chunk in column:
+                if chunk is not None:
+                    self._queue(chunk, 0.0)
+
+        def finished(vendor: str) -> None:
+            if wait and not ends.closed:
+                self._look_again(run, vendor, ends)
+
+        self._collect(ends, finished)
+
+    # ── the queue ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _under_way(self) -> list[WorkflowStatus]:
+        return self._client.list_workflows(
+            queue_name=nights(self._place), status=_OPEN, load_input=False, load_output=False
+        )
+
+    def _most(self, kinds: Iterable[str]) -> int:
+        specs = [spec for kind in kinds if (spec := self._setup.catalogue.get(kind))]
+        rate = sum(spec.limits.rate for spec in specs) or 1.0
+        return size(rate, self._setup.config.fleet.keys)
+
+    def _queue(self, chunk: Chunk, delay: float) -> None:
+        self._number += 1
+        name = f"{self._place.ledger}:night:{chunk.run}:{self._mark}:{chunk.vendor}:{self._number}"
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": nights(self._place),
+            "workflow_id": name,
+            "app_version": VERSION,
+            "queue_partition_key": chunk.vendor,
+            "application_name": "lapse",
+        }
+        if delay > 0:
+            options["delay_seconds"] = delay
+        self._client.enqueue(options, packed(chunk))
+        self._expect(name, chunk)
+
+    def _expect(self, name: str, chunk: Chunk) -> None:
+        self._open[name] = chunk
+        self._firsts[chunk.vendor] += chunk.look == 1
+
+    def _collect(self, ends: Ends, finished: Callable[[str], None]) -> None:
+        """Stay until nothing is open; call `finished` with each vendor whose first looks are all over."""
+        ended = False
+        while self._open:
+            if ends.closed and not ended:
+                ended = True
+                self._call_off()
+            over = self._client.list_workflows(
+                workflow_ids=list(self._open), status=_OVER, load_input=False, load_output=True
+            )
+            for w in over:
+                chunk = self._open.pop(w.workflow_id)
+                self._take(w)
+                self._firsts[chunk.vendor] -= chunk.look == 1
+                if chunk.look == 1 and not self._firsts[chunk.vendor]:
+                    finished(chunk.vendor)
+            if over:
+                self._client.delete_workflows([w.workflow_id for w in over if w.status == "SUCCESS"])
+                self._heard = time.monotonic()
+            elif self._open:
+                self._lonely()
+                time.sleep(POLL)
+
+    def _take(self, w: WorkflowStatus) -> None:
+        if w.status != "SUCCESS":
+            self.left = True
+            self.failed += w.status != "CANCELLED"
+            return
+        told = msgspec.convert(w.output, Told)
+        self.left |= told.left
+        self.calls.update(told.calls)
+        self.throttled.update(told.throttled)
+        for vendor, keys, text in told.alarms:
+            self._alarms[vendor, "" if keys > 1 else text] = Alarm(vendor, keys, text)
+        for word, n in told.said.items():
+            for _ in range(n):
+                self._progress.step(word)
+
+    def _call_off(self) -> None:
+        """Take back what nobody has begun; what is under way ends by itself."""
+        waiting = [w.workflow_id for w in self._under_way() if w.status != "PENDING"]
+        if waiting:
+            self._client.cancel_workflows(waiting)
+
+    def _lonely(self) -> None:
+        if time.monotonic() - self._heard < LONELY:
+            return
+        self._heard = time.monotonic()
+        if not at_work(self._place):
+            say("nobody takes the chunks: no worker is alive; start `lapse worker`")
+
+    # ── second looks ───────────────────────────────────────────────────────────────────────────────────
+
+    def _look_again(self, run: Run, vendor: str, ends: Ends) -> None:
+        """Order second looks at what this run saw dead at a vendor, unless it looks like an outage there."""
+        patience = self._setup.terms().patience
+        now = datetime.now(UTC)
+        doubter = Doubter(patience, self._ledger.fallen(now - patience.apart), self._ledger.lived(run))
+        if doubter.braked(vendor):
+            return
+        soon = now + timedelta(seconds=patience.confirm_after + LATER)
+        fresh: dict[CredentialID, datetime] = {}
+        for kind in self._kinds(vendor, patience.confirm_after):
+            for item in self._ledger.due(soon, provider=kind, since=run):
+                if isinstance(item.last, Dead) and not item.last.confirmed and item.dead_since is not None:
+                    fresh[item.credential.id] = item.dead_since
+        order = sorted(fresh, key=fresh.__getitem__)
+        most = self._most(self._kinds(vendor, patience.confirm_after))
+        for ids in _slices(order, most):
+            wait = (fresh[ids[-1]] - now).total_seconds() + patience.confirm_after + LATER
+            self._queue(Chunk(run.id, run.started, vendor, ids, 2, _until(ends)), max(0.0, wait))
+
+    def _kinds(self, vendor: str, confirm_after: float) -> list[str]:
+        """Return a vendor's kinds in the ledger whose deaths may be confirmed after so short a time."""
+        found = []
+        for kind in self._ledger.providers():
+            spec = self._setup.catalogue.get(kind)
+            wait = (spec and spec.confirm_after) or 0.0
+            if self._setup.catalogue.vendor(kind) == vendor and wait <= confirm_after:
+                found.append(kind)
+        return found
+
+
+def _slices(ids: Sequence[CredentialID], most: int) -> list[tuple[CredentialID, ...]]:
+    return [tuple(ids[start : start + most]) for start in range(0, len(ids), most)]
+
+
+def _until(ends: Ends) -> datetime | None:
+    return None if ends.left is None else datetime.now(UTC) + timedelta(seconds=max(0.0, ends.left))

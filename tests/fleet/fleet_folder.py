@@ -1,0 +1,168 @@
+"""A folder with a config, a ledger and reports; workers and nights are processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from counting import KINDS, Counting, specs
+
+from lapse.commands.setup import Setup
+from lapse.config import load
+from lapse.ledger import Select
+from playbooks.seat import seated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lapse.ledger import Ledger
+
+ROOT = Path(__file__).parents[2]
+SOON = 60.0
+"""Seconds after which a test that waits gives up."""
+
+
+def until(ready: Callable[[], bool], what: str, patience: float = SOON) -> float:
+    """Wait; return how long it took."""
+    began = time.monotonic()
+    while not ready():
+        assert time.monotonic() - began < patience, f"waited in vain: {what}"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+class Fleet:
+    """The config of a fleet. `limits` by kind: rate, burst, concurrency."""
+
+    def __init__(
+        self,
+        folder: Path,
+        provider: Counting,
+        url: str,
+        limits: dict[str, tuple[float, int, int]] | None = None,
+        keys: int = 50,
+        more: str = "",
+    ) -> None:
+        self.path, self.provider, self.url = folder, provider, url
+        self.limits = dict.fromkeys(KINDS, (200.0, 20, 8)) | (limits or {})
+        self.config = folder / "lapse.toml"
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XDG_DATA_HOME": str(folder / "data"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "LAPSE_TEST_FLEET": url,
+        }
+        self.processes: list[subprocess.Popen[str]] = []
+        for name in ("specs", "reports", "data"):
+            (folder / name).mkdir()
+        specs(folder / "specs")
+        self.write(keys, more)
+        self.run("ledger", "init")
+
+    def write(self, keys: int = 50, more: str = "") -> None:
+        """Write the config."""
+        text = '[ledger]\nurl = "data/lapse/ledger.db"\nkey = "file:ledger.key"\n'
+        text += '[egress]\nallow_private = ["127.0.0.1/32"]\n'
+        text += '[verify]\nconfirm_after = "1s"\nretries = 0\n'
+        text += (
+            f'[catalogue]\nfolders = ["{self.path / "specs"}"]\n[fleet]\nurl = "env:LAPSE_TEST_FLEET"\nkeys = {keys}\n'
+        )
+        for kind, (rate, burst, concurrency) in self.limits.items():
+            text += f'[providers.{kind}]\nbase_url = "{self.provider.base_url(kind)}"\n'
+            text += f"rate = {rate}\nburst = {burst}\nconcurrency = {concurrency}\n"
+        self.config.write_text(f'{text}[[nightly.source]]\nfrom = "reports/*.jsonl"\n{more}')
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            with contextlib.suppress(ValueError):  # read already
+                said = process.communicate()[1]
+                if kind is not None:
+                    sys.stderr.write(f"{process.args} {process.returncode}: {said}\n")
+
+    # ── processes ──────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, *words: str, python: Iterable[str] = ("-m", "lapse.cli")) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *python, *words, "--config", str(self.config)],
+            cwd=self.path, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def run(self, *words: str, code: int | None = 0) -> str:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=240)
+        assert code is None or process.returncode == code, f"{words}: {process.returncode}\n{err}"
+        assert "Traceback" not in err, err
+        return out
+
+    def workers(self, n: int, **more: Any) -> list[subprocess.Popen[str]]:
+        """Start workers; return when all are seated."""
+        before = self.seated()
+        made = [self.start("worker", **more) for _ in range(n)]
+        until(lambda: self.seated() >= before + n or any(p.poll() is not None for p in made), "workers")
+        for p in made:
+            assert p.poll() is None, p.communicate()[1]
+        return made
+
+    def seated(self) -> int:
+        with self.ledger() as ledger:
+            name = ledger.name
+        return seated(self.url, f"nights-{name}")
+
+    def pending(self) -> dict[str, int]:
+        """Return how many chunks each executor has under way."""
+        sql = "SELECT executor_id, count(*) FROM dbos.workflow_status WHERE status = 'PENDING' GROUP BY executor_id"
+        with contextlib.suppress(psycopg.Error), psycopg.connect(self.url) as connection:
+            return dict(connection.execute(sql).fetchall())
+        return {}
+
+    # ── keys ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def report(self, keys: Iterable[str], name: str = "a") -> None:
+        with (self.path / "reports" / f"{name}.jsonl").open("w") as out:
+            for n, key in enumerate(keys):
+                place = {"source": "git", "repository": "acme/app", "path": "app.env", "line": n + 1}
+                out.write(json.dumps({"provider": key.split("-")[0], "parts": {"secret": key}, "place": place}) + "\n")
+
+    def ledger(self) -> Ledger:
+        before = Path.cwd()
+        os.chdir(self.path)
+        try:
+            return Setup(load(self.config)).ledger()
+        finally:
+            os.chdir(before)
+
+    def state(self) -> dict[str, tuple[object, ...]]:
+        """Return what the ledger knows at the end, by place: without times, which differ from night to night."""
+        found = {}
+        with self.ledger() as ledger:
+            assert ledger.check().ok
+            for key in ledger.keys(Select()):
+                (place,) = ledger.places(key.id)
+                found[str(place.place.line)] = (
+                    key.provider, type(key.last).__name__, key.confirmed, key.attempts,
+                    type(key.known).__name__, key.first_live is None, key.dead_since is None,
+                )  # fmt: skip
+        return found
+
+
+def made(kind: str, live: int, dead: int, odd: int = 0) -> list[str]:
+    """Return made-up keys of one kind."""
+    states = ["live"] * live + ["dead"] * dead + ["odd"] * odd
+    return [f"{kind}-{state}-{n:06d}" for n, state in enumerate(states)]
