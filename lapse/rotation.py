@@ -74,10 +74,11 @@ class Desk:
 
     @property
     def place(self) -> Place:
-        """Where the executor keeps its tables: beside the ledger, or where the config says."""
+        """Where the executor keeps its tables: beside the ledger, or where the config says, first for a fleet."""
         from playbooks.durable import Place  # noqa: PLC0415  # DBOS is slow to import
 
-        path, named = self.ledger.path.absolute(), self.setup.config.rotate.engine
+        config = self.setup.config
+        path, named = self.ledger.path.absolute(), config.fleet.url or config.rotate.engine
         url = _resolved(named) if named else str(path.with_name(f"{path.stem}-engine.db"))
         if "://" not in url:
             url = f"sqlite:///{Path(url).expanduser().absolute()}"
