@@ -251,7 +251,7 @@ def test_a_page_that_shows_other_than_its_data_is_found(office: Office, other: O
     lied = shown.replace(b"is proven dead</h1>", b"is live as ever</h1>")
     assert "the page was altered" in found(lied)
     assert audit(lied).file == audit(shown).file, "the data alone are still whole"
-    both = shown.replace(b"</main>", embed.search(shown)[0] + b"</main>")  # type: ignore[index]
+    both = shown.replace(b"</main>", embed.search(shown)[0] + b"</main>")
     assert "or more than one" in found(both)
     resigned = page(other.ledger, office.file())
     assert "the page was altered" in found(resigned)
