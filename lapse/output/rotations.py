@@ -71,7 +71,7 @@ def waiting(states: Iterable[RunState], me: str, now: datetime) -> list[Rotation
 
 
 def rotation(state: RunState, me: str, now: datetime) -> RotationOut:
-    """Return how one rotation stands for `me`."""
+    """Return how one rotation stands for `me`; an empty name is nobody's."""
     last = next((e for e in reversed(state.entries) if e.what not in _ASIDE), state.last)
     stands, lacking, not_by = _whose(state, last, me, now)
     since = _since(state, last)
@@ -113,10 +113,10 @@ def _whose(state: RunState, last: Entry, me: str, now: datetime) -> tuple[Stands
             barred = sorted(state.approvers(planned.name, now))
             if planned.approvals > 1 and same(state.by) not in map(same, barred):
                 barred.append(state.by)
-            mine = same(me) not in map(same, barred)
+            mine = bool(me) and same(me) not in map(same, barred)
             return ("needs you" if mine else "needs somebody"), lacking, tuple(barred)
         case Status.WAITING:
-            return ("needs you" if same(me) == same(state.by) else "needs somebody"), 0, ()
+            return ("needs you" if me and same(me) == same(state.by) else "needs somebody"), 0, ()
         case _:
             return "part-way", 0, ()
 
