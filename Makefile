@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos docs lock clean
+.PHONY: help demo test lint bench chaos docs site lock clean
 
 help:
 	@echo "make demo   build a leak, scan it, verify it against a sandbox on this machine"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint   ruff, mypy, import contracts, docstrings"
 	@echo "make bench  benchmarks (JSON on stdout)"
 	@echo "make docs   regenerate what is generated under docs/"
+	@echo "make site   the documentation as a site, in build/site; a broken link is a failure"
 
 $(VENV)/.ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lapse needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -44,6 +45,9 @@ chaos: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/generate.py
+
+site: docs
+	$(BIN)/zensical build --clean --strict
 
 lock:
 	uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev --group servers -o requirements/dev.txt

@@ -1,9 +1,9 @@
 """Writes what is generated under `docs/`.
 
 A page a vendor and a page a playbook, each with an index; the configuration; the command line, as a page and as manual
-pages; the schema of `json-v1`. `make docs` runs it. Everything comes from the specs, the types, the command tree and
-`config.example.toml`, and is the same whenever it is made; `tests/test_docs_current.py` fails when a file here is not
-what this module would write.
+pages; `json-v1`, as a page and as a schema; the list of decisions. `make docs` runs it. Everything comes from the
+specs, the types, the command tree and `config.example.toml`, and is the same whenever it is made;
+`tests/test_docs_current.py` fails when a file here is not what this module would write.
 """
 
 # ruff: noqa: INP001  # scripts of a folder of pages, not a package
@@ -19,8 +19,10 @@ from docs_config import configuration
 from docs_man import manual
 from docs_playbooks import playbooks
 from docs_providers import index, page
+from docs_schema import decisions, schemas
 from docs_verbs import root
 
+from lapse.evidence.schema import schema as evidence_schema
 from lapse.output.schema import schema
 from verifier.catalogue import load_catalogue
 
@@ -44,7 +46,12 @@ def pages() -> dict[str, str]:
     made |= {f"man/{name}": text for name, text in manual(verbs).items()}
     made["cli.md"] = reference(verbs)
     made["configuration.md"] = configuration((ROOT.parent / "config.example.toml").read_text("utf-8"))
-    made["schemas/json-v1.schema.json"] = msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode() + "\n"
+    form = schema()
+    evidence = msgspec.json.format(msgspec.json.encode(evidence_schema()), indent=2).decode() + "\n"
+    made["schemas/run-evidence-v1.schema.json"] = evidence
+    made["schemas/json-v1.schema.json"] = msgspec.json.format(msgspec.json.encode(form), indent=2).decode() + "\n"
+    made["schemas/README.md"] = schemas(form)
+    made["decisions.md"] = decisions(ROOT / "adr")
     return made
 
 
