@@ -8,10 +8,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, assert_never
 
+from msgspec.structs import replace
+
 from playbooks.bench import PREFLIGHT
-from rotators.interface import State
+from rotators.interface import State, Style
 from rotators.step import Done, Failed, Outcome, Waiting
-from verifier.model import Dead, Doubt, Live, Undecided
+from verifier.model import Dead, Doubt, How, Live, Undecided
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from playbooks.bench import Bench
     from playbooks.journal import Entry
     from rotators.step import Context
-    from verifier.model import Verdict
+    from verifier.model import Credential, Verdict
 
 _SLOWEST = 60.0
 """Most seconds between two looks at an old key that is still accepted."""
@@ -51,7 +53,11 @@ def verify(bench: Bench, ctx: Context) -> Outcome:
     """Ask once about the new key, read back from the store; done when the last looks in a row were all Live."""
     if (moved := bench.moved(ctx)) is not None:
         return Failed(moved, "put the right value back, then `lapse resume`, or take the rotation back: `lapse undo`")
-    verdict = bench.world.probe(bench.new(ctx))
+    new = bench.new(ctx)
+    verdict = bench.world.probe(new)
+    if _no_probe(verdict) and _issuer_knows(bench, ctx, new):
+        said = "the issuer knows what is stored as the new key; no probe exists for this kind of key"
+        return Done(said, {"principal": "", "accepted": bench.world.now().isoformat()})
     look(bench, verdict)
     planned = bench.planned
     notes = [e for e in bench.notes() if e.text in {"live", "dead", "undecided"}]
@@ -61,9 +67,9 @@ def verify(bench: Bench, ctx: Context) -> Outcome:
     outage = [e.at for e in notes if e.text == "undecided"]
     began = notes[0].at if isinstance(verdict, Undecided) or not outage else outage[-1]  # an outage is not the key's
     waited = bench.world.now() - bench.resumed(began)
-    if isinstance(verdict, Undecided) and verdict.why in {Doubt.UNSUPPORTED, Doubt.INCOMPLETE}:
-        return Failed(f"the new key cannot be verified: {verdict.note or verdict.why}", "nothing old was touched")
     if isinstance(verdict, Undecided):
+        if _nobody_can_ask(verdict):
+            return Failed(f"the new key cannot be verified: {verdict.note or verdict.why}", "nothing old was touched")
         if waited < _GIVE_UP:
             return Waiting("time", bench.after(max(planned.every, 5.0)), f"no answer yet: {verdict.why}")
         return Failed("the provider gave no usable answer for a day", "`lapse resume` asks again")
@@ -78,8 +84,9 @@ def verify(bench: Bench, ctx: Context) -> Outcome:
 def prove(bench: Bench, ctx: Context) -> Outcome:
     """Ask once about the old key; done when it was refused `times` in a row over the whole window."""
     verdict = bench.world.probe(bench.world.old)
-    if isinstance(verdict, Undecided) and verdict.why in {Doubt.UNSUPPORTED, Doubt.INCOMPLETE}:
+    if _nobody_can_ask(verdict):
         return _issuers_word(bench, ctx)
+    verdict = _agreed(bench, ctx, verdict)
     look(bench, verdict)
     planned = bench.planned
     notes = [e for e in bench.notes() if e.text in {"live", "dead"}]
@@ -112,7 +119,11 @@ def fresh(bench: Bench, ctx: Context) -> Outcome | None:
     """Return None when the new key, as the store holds it, is Live this very moment; else why nothing is destroyed."""
     if (moved := bench.moved(ctx)) is not None:
         return Failed(f"{moved}; nothing was destroyed", "put the right value back, then `lapse resume`")
-    verdict = bench.world.probe(bench.new(ctx))
+    new = bench.new(ctx)
+    verdict = bench.world.probe(new)
+    if _no_probe(verdict) and _issuer_knows(bench, ctx, new):
+        bench.note("fresh: the issuer knows it", {})
+        return None
     bench.note(f"fresh: {word(verdict)}", {})
     match verdict:
         case Live():
@@ -124,6 +135,35 @@ def fresh(bench: Bench, ctx: Context) -> Outcome | None:
             return Waiting("time", bench.after(30), f"no fresh word on the new key ({verdict.why}); nothing destroyed")
         case _:
             assert_never(verdict)
+
+
+def _nobody_can_ask(verdict: Verdict) -> bool:
+    return isinstance(verdict, Undecided) and verdict.why in {Doubt.UNSUPPORTED, Doubt.INCOMPLETE}
+
+
+def _no_probe(verdict: Verdict) -> bool:
+    return isinstance(verdict, Undecided) and verdict.why is Doubt.UNSUPPORTED
+
+
+def _issuer_knows(bench: Bench, ctx: Context, new: Credential) -> bool:
+    """Say whether the issuer finds exactly what is stored, and finds it to be the key that this run made."""
+    if bench.world.issuer is None or bench.issuer.style is Style.REVOKE:
+        return False
+    found = bench.issuer.locate(new)
+    return found.id == bench.new_ref(ctx).id and found.state is State.ACTIVE
+
+
+def _agreed(bench: Bench, ctx: Context, verdict: Verdict) -> Verdict:
+    """Take a refusal in words that could mean two things for a death, if the issuer says that the key is gone.
+
+    OpenBao says `permission denied` of dead tokens and of live ones that may not look themselves up.
+    """
+    if not isinstance(verdict, Undecided) or verdict.why is not Doubt.AMBIGUOUS or verdict.evidence is None:
+        return verdict
+    if bench.world.issuer is None or bench.issuer.state(bench.old_ref(ctx)) is not State.GONE:
+        return verdict
+    rule = f"{verdict.evidence.rule}; its issuer says that it is gone"
+    return Dead(replace(verdict.evidence, rule=rule), How.REVOKED)
 
 
 def _issuers_word(bench: Bench, ctx: Context) -> Outcome:

@@ -151,9 +151,12 @@ def _drain(bench: Bench) -> Trio:
     quiet = timedelta(seconds=bench.planned.seconds)
 
     def do(ctx: Context) -> Outcome:
-        old = bench.old_ref(ctx)
         now = bench.world.now()
         since = ctx.intent_at
+        if bench.world.issuer is None:
+            over = since + quiet
+            return Done("nobody can tell its last use") if now >= over else Waiting("time", over, "until it is over")
+        old = bench.old_ref(ctx)
         ref = next((r for r in bench.issuer.siblings(old) if r.id == old.id), None)
         if ref is None:
             return Done("the old key is not among the owner's keys any more")

@@ -101,7 +101,8 @@ class World:
                 self.send_response(status)
                 for name, value in more.items():
                     self.send_header(name, value)
-                self.send_header("content-type", "text/html" if isinstance(body, str) else "application/json")
+                if "content-type" not in more:
+                    self.send_header("content-type", "text/html" if isinstance(body, str) else "application/json")
                 self.send_header("content-length", str(len(sent)))
                 self.end_headers()
                 self.wfile.write(sent)
