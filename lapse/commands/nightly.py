@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lapse.asking import only_one
 from lapse.commands.diff import tell
 from lapse.commands.report import ENDINGS
 from lapse.commands.setup import Setup
@@ -19,6 +18,7 @@ from lapse.output.console import raw, safe, say
 from lapse.sections import DURATION, Duration
 
 if TYPE_CHECKING:
+    from lapse.ledger import Ledger
     from lapse.ledger.model import Status
 
 
@@ -43,7 +43,7 @@ def run(options: Options, config: Path | None) -> Exit:
     check_outputs(setup)
     with ExitStack() as stack:
         ledger = stack.enter_context(setup.ledger())
-        stack.enter_context(only_one(ledger.path))
+        _alone(ledger, stack)
         if not ledger.keeps_secrets:
             say("no sealing key is configured: only keys of tonight's reports can be asked about (`lapse ledger init`)")
         try:
@@ -63,6 +63,13 @@ def run(options: Options, config: Path | None) -> Exit:
             raise Stop(said, Exit.INTERRUPTED) from None
     _print(night, options)
     return _exit(night, status)
+
+
+def _alone(ledger: Ledger, stack: ExitStack) -> None:
+    try:
+        stack.enter_context(ledger.alone())
+    except LedgerError as e:
+        raise Stop(str(e)) from None
 
 
 def check_outputs(setup: Setup) -> None:

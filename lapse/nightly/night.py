@@ -86,7 +86,7 @@ class Plan(Struct, frozen=True):
 
 
 class Nightly:
-    """The nightly job on one open ledger, which the caller has for itself (`lapse.asking.only_one`)."""
+    """The nightly job on one open ledger, which the caller has for itself (`Ledger.alone`)."""
 
     def __init__(
         self,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from servers import Server
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "chaos: kill -9 and worse; LAPSE_CHAOS=1 runs all of it")
+
+
 @pytest.fixture
 def database(postgresql: Server) -> Iterator[str]:
     """Give the URL of a fresh database."""

@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from counting import KINDS, Counting, specs
 
+from lapse.commands import ledger as ledger_command
 from lapse.commands.setup import Setup
 from lapse.config import load
 from lapse.ledger import Select
 from playbooks.seat import seated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from lapse.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 SOON = 60.0
 """Seconds after which a test that waits gives up."""
+
+JITTER = 3
+"""Requests that a window of a second may hold beyond the limit: they left in time, and arrived closer together."""
 
 
 def until(ready: Callable[[], bool], what: str, patience: float = SOON) -> float:
@@ -37,6 +41,11 @@ def until(ready: Callable[[], bool], what: str, patience: float = SOON) -> float
         assert time.monotonic() - began < patience, f"waited in vain: {what}"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def tell(figure: str) -> None:
+    """Put a figure that was seen into the captured output: `pytest -rP` or `-s` shows it."""
+    sys.stdout.write(f"{figure}\n")
 
 
 class Fleet:
@@ -66,7 +75,13 @@ class Fleet:
             (folder / name).mkdir()
         specs(folder / "specs")
         self.write(keys, more)
-        self.run("ledger", "init")
+        with (
+            self.inside(),
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            ledger_command.init(None, self.config)
 
     def write(self, keys: int = 50, more: str = "") -> None:
         """Write the config."""
@@ -140,13 +155,19 @@ class Fleet:
                 place = {"source": "git", "repository": "acme/app", "path": "app.env", "line": n + 1}
                 out.write(json.dumps({"provider": key.split("-")[0], "parts": {"secret": key}, "place": place}) + "\n")
 
-    def ledger(self) -> Ledger:
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be in the folder, with its environment."""
         before = Path.cwd()
         os.chdir(self.path)
         try:
-            return Setup(load(self.config)).ledger()
+            yield
         finally:
             os.chdir(before)
+
+    def ledger(self) -> Ledger:
+        with self.inside():
+            return Setup(load(self.config)).ledger()
 
     def state(self) -> dict[str, tuple[object, ...]]:
         """Return what the ledger knows at the end, by place: without times, which differ from night to night."""
@@ -166,3 +187,13 @@ def made(kind: str, live: int, dead: int, odd: int = 0) -> list[str]:
     """Return made-up keys of one kind."""
     states = ["live"] * live + ["dead"] * dead + ["odd"] * odd
     return [f"{kind}-{state}-{n:06d}" for n, state in enumerate(states)]
+
+
+def ideal(keys: Iterable[str]) -> dict[str, tuple[object, ...]]:
+    """Return what a night makes of new keys when nothing disturbs it: what `Fleet.state` must be."""
+    ends: dict[str, tuple[object, ...]] = {
+        "live": ("Live", False, 1, "Live", False, True),
+        "dead": ("Dead", True, 2, "Dead", True, False),
+        "odd": ("Undecided", False, 1, "NoneType", True, True),
+    }
+    return {str(n + 1): (key.split("-")[0], *ends[key.split("-")[1]]) for n, key in enumerate(keys)}
