@@ -16,13 +16,14 @@ from msgspec import Struct
 from lapse.ledger.clock import moment, moment_or_none, stamp
 from lapse.ledger.model import Key, Select, Status
 from lapse.ledger.schema import URGENCY
-from verifier.model import CredentialID
+from verifier.model import CredentialID, Privilege
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lapse.ledger import Ledger
     from lapse.ledger.db import Database
+    from lapse.names import Names
 
 DAY = timedelta(days=1)
 DAYS = 30
@@ -31,10 +32,14 @@ DAYS = 30
 TOP = 12
 """Most bars of a chart."""
 
-FOUND = 2_000
-"""Most keys that a search lists."""
+FEW = 5_000
+"""Keys of a search that are listed by number, and sorted; more are found by going through the order."""
+
+MANY = 50_000
+"""Most names that a search looks at."""
 
 _WIDTH = 8
+_HEX = frozenset("0123456789abcdef")
 
 
 class Group(StrEnum):
@@ -67,10 +72,15 @@ class Sort(StrEnum):
 
 
 class Ask(Struct, frozen=True):
-    """One page of keys. `text` is a beginning of an id, or a part of an image, repository or account's name."""
+    """One page of keys. `text` is a beginning of an id, or a part of an image, repository or account's name.
+
+    `privilege` is what a live key may do; `public` asks for keys that were seen in a public place.
+    """
 
     group: Group | None = None
     provider: str = ""
+    privilege: Privilege | None = None
+    public: bool = False
     text: str = ""
     sort: Sort = Sort.URGENT
     after: tuple[int, int] | None = None
@@ -102,8 +112,8 @@ class Span(Struct, frozen=True):
 class Funnel(Struct, frozen=True):
     """How far keys came: each counts distinct keys. `removed`: of those ever live, every place is gone.
 
-    `to_dead`: from first seen to first refused, of those proven dead after they were live; `to_live`: from first seen
-    to first answered live.
+    Times run from first seen: `to_live` to first answered live, `to_removed` until the last place was gone,
+    `to_replaced` to the end of the rotation here, `to_dead` to first refused, of those live before and now proven dead.
     """
 
     seen: int
@@ -112,11 +122,16 @@ class Funnel(Struct, frozen=True):
     replaced: int
     dead: int
     to_live: Span
+    to_removed: Span
+    to_replaced: Span
     to_dead: Span
 
 
 class ProviderFigure(Struct, frozen=True):
-    """One kind of key: what is known of its keys, and why the newest answers were none."""
+    """One kind of key: what is known of its keys, and why the newest answers were none.
+
+    `circuit`: keys that were not asked because the circuit to their host was open after a run of failures.
+    """
 
     provider: str
     keys: int
@@ -127,6 +142,7 @@ class ProviderFigure(Struct, frozen=True):
     unchecked: int
     doubts: dict[str, int]
     asked_at: datetime | None
+    circuit: int = 0
 
     @property
     def troubled(self) -> int:
@@ -143,8 +159,28 @@ class Day(Struct, frozen=True):
     revived: int = 0
 
 
+class Night(Struct, frozen=True):
+    """What the nightly job was told in the night that began on this day (UTC): answers, not keys."""
+
+    day: str
+    live: int = 0
+    undecided: int = 0
+    dead: int = 0
+
+
+class Cell(Struct, frozen=True):
+    """Live keys of one age and privilege: all, those seen in a public place, those seen in private places only."""
+
+    count: int = 0
+    public: int = 0
+    private: int = 0
+
+
 class Figures(Struct, frozen=True):
-    """All figures of one moment. `ages` counts live keys by how long ago they were first seen."""
+    """All figures of one moment. `ages` counts live keys by how long ago they were first seen.
+
+    `risk` has a row for each age, with a cell for each privilege in the order of `PRIVILEGES`.
+    """
 
     at: datetime
     seq: int
@@ -155,10 +191,16 @@ class Figures(Struct, frozen=True):
     providers: tuple[ProviderFigure, ...]
     namespaces: tuple[tuple[str, int], ...]
     days: tuple[Day, ...]
+    nights: tuple[Night, ...]
+    risk: tuple[tuple[str, tuple[Cell, ...]], ...]
 
+
+PRIVILEGES = (Privilege.ADMIN, Privilege.WRITE, Privilege.UNKNOWN, Privilege.READ)
+"""As they are listed: the most dangerous first; nobody knows what an unknown one may do."""
 
 _AGES = (("under a day", 1), ("1 to 7 days", 7), ("7 to 30 days", 30), ("30 to 90 days", 90), ("90 to 365 days", 365))
 _OLDER = "over a year"
+_SPANS = (*(name for name, _ in _AGES), _OLDER)
 
 
 def figures(ledger: Ledger, db: Database) -> Figures:
@@ -167,14 +209,17 @@ def figures(ledger: Ledger, db: Database) -> Figures:
     with db.read() as connection:
         ask = connection.exec_driver_sql
         seq = int(ask("SELECT seq FROM head").scalar() or 0)
-        ages = _ages(ask(_AGE_SQL, (stamp(now),)).scalars())
+        risk = _risk(ask(_RISK_SQL, (stamp(now),)).fetchall())
         dead = sorted(row / _MICRO_DAY for row in ask(_DEAD_SQL).scalars())
         live = sorted(row / _MICRO_DAY for row in ask(_LIVE_SQL).scalars())
         once, removed = ask(_ONCE_SQL).one()
-        replaced = ask(_REPLACED_SQL).scalar_one()
-        providers = _providers(ask(_PROVIDER_SQL).fetchall())
+        gone = sorted(max(0, row) / _MICRO_DAY for row in ask(_GONE_SQL).scalars())
+        replaced = sorted(max(0, row) / _MICRO_DAY for row in ask(_REPLACED_SQL).scalars())
+        circuits = {str(name): int(n) for name, n in ask(_CIRCUIT_SQL)}
+        providers = _providers(ask(_PROVIDER_SQL).fetchall(), circuits)
         names = ask(_NAMES_SQL, (TOP,)).fetchall()
         turned = ask(_TURNS_SQL, (stamp(now - DAYS * DAY),)).fetchall()
+        told = ask(_NIGHTS_SQL, (stamp(now - DAYS * DAY),)).fetchall()
     status = ledger.status()
     return Figures(
         at=now,
@@ -184,23 +229,31 @@ def figures(ledger: Ledger, db: Database) -> Figures:
             seen=status.keys,
             live_once=int(once or 0),
             removed=int(removed or 0),
-            replaced=int(replaced),
+            replaced=len(replaced),
             dead=len(dead),
             to_live=_span(live),
+            to_removed=_span(gone),
+            to_replaced=_span(replaced),
             to_dead=_span(dead),
         ),
-        ages=ages,
+        ages=tuple((age, sum(cell.count for cell in row)) for age, row in risk),
         to_dead=_buckets(dead),
         providers=providers,
         namespaces=tuple((str(name), int(n)) for name, n in names),
         days=_days(now, turned),
+        nights=_nights(now, told),
+        risk=risk,
     )
 
 
 _MICRO_DAY = 86_400_000_000
-_AGE_SQL = (
-    "SELECT ? - a.at FROM states s JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan"
-    " WHERE s.known = 'live'"
+_RISK_SQL = (
+    "SELECT days, privilege, seen, count(*) FROM (SELECT (? - a.at) / 86400000000 AS days,"
+    " coalesce(s.privilege, 'unknown') AS privilege,"
+    " (SELECT max(CASE h.visibility WHEN 'public' THEN 2 WHEN 'private' THEN 0 ELSE 1 END) FROM findings f"
+    " JOIN holders h ON h.id = f.holder WHERE f.credential = s.credential) AS seen"
+    " FROM states s JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan WHERE s.known = 'live') l"
+    " GROUP BY days, privilege, seen"
 )
 _DEAD_SQL = (
     "SELECT max(0, s.dead_since - a.at) FROM states s JOIN credentials c ON c.id = s.credential"
@@ -211,8 +264,24 @@ _LIVE_SQL = (
     " JOIN scans a ON a.id = c.scan WHERE s.first_live IS NOT NULL"
 )
 _ONCE_SQL = "SELECT count(*), total(findings > 0 AND present = 0) FROM states WHERE first_live IS NOT NULL"
+_GONE_SQL = (
+    "SELECT max(f.removed) - min(a.at) FROM states s JOIN findings f ON f.credential = s.credential"
+    " JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan"
+    " WHERE s.first_live IS NOT NULL AND s.findings > 0 AND s.present = 0 GROUP BY s.credential"
+)
 _REPLACED_SQL = (
-    "SELECT count(DISTINCT credential) FROM rotations WHERE what = 'ended' AND json_extract(data, '$.how') = 'finished'"
+    "SELECT min(r.at) - min(a.at) FROM rotations r JOIN credentials c ON c.id = r.credential"
+    " JOIN scans a ON a.id = c.scan"
+    " WHERE r.what = 'ended' AND json_extract(r.data, '$.how') = 'finished' GROUP BY r.credential"
+)
+_CIRCUIT_SQL = (
+    "SELECT c.provider, count(*) FROM states s JOIN verdicts v ON v.id = s.last"
+    " JOIN credentials c ON c.id = s.credential"
+    " WHERE s.verdict = 'undecided' AND s.why = 'unreachable' AND v.note LIKE '%circuit open%' GROUP BY c.provider"
+)
+_NIGHTS_SQL = (
+    "SELECT r.started / 86400000000, v.verdict, count(*) FROM verdicts v JOIN runs r ON r.id = v.run"
+    " WHERE r.what = 'nightly' AND r.started >= ? GROUP BY 1, 2"
 )
 _PROVIDER_SQL = (
     "SELECT c.provider, s.known, s.verdict, s.confirmed, coalesce(s.why, ''), count(*), max(s.at)"
@@ -227,15 +296,24 @@ _NAMES_SQL = (
 _TURNS_SQL = "SELECT at / 86400000000, turn, count(*) FROM verdicts WHERE turn IS NOT NULL AND at >= ? GROUP BY 1, 2"
 
 
-def _ages(micros: Iterable[int]) -> tuple[tuple[str, int], ...]:
-    return _buckets(sorted(m / _MICRO_DAY for m in micros))
-
-
 def _buckets(days: Sequence[float]) -> tuple[tuple[str, int], ...]:
-    counts = dict.fromkeys([*(name for name, _ in _AGES), _OLDER], 0)
+    counts = dict.fromkeys(_SPANS, 0)
     for d in days:
-        counts[next((name for name, most in _AGES if d < most), _OLDER)] += 1
+        counts[_span_of(d)] += 1
     return tuple(counts.items())
+
+
+def _span_of(days: float) -> str:
+    return next((name for name, most in _AGES if days < most), _OLDER)
+
+
+def _risk(rows: Sequence[Any]) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
+    counts: dict[tuple[str, str], list[int]] = {}
+    for days, privilege, seen, n in rows:
+        cell = counts.setdefault((_span_of(days), privilege), [0, 0, 0])
+        for i, belongs in enumerate((True, seen == 2, seen == 0)):
+            cell[i] += n if belongs else 0
+    return tuple((age, tuple(Cell(*counts.get((age, p.value), ())) for p in PRIVILEGES)) for age in _SPANS)
 
 
 def _span(days: Sequence[float]) -> Span:
@@ -247,7 +325,7 @@ def _span(days: Sequence[float]) -> Span:
     return Span(len(days), round(median, 2), round(days[math.ceil(0.9 * len(days)) - 1], 2))
 
 
-def _providers(rows: Sequence[Any]) -> tuple[ProviderFigure, ...]:
+def _providers(rows: Sequence[Any], circuits: dict[str, int]) -> tuple[ProviderFigure, ...]:
     made: dict[str, dict[str, Any]] = {}
     for provider, known, verdict, confirmed, why, n, at in rows:
         p = made.setdefault(
@@ -269,12 +347,15 @@ def _providers(rows: Sequence[Any]) -> tuple[ProviderFigure, ...]:
         if verdict == "undecided":
             p["doubts"][why] = p["doubts"].get(why, 0) + n
         p["at"] = max(filter(None, (p["at"], at)), default=None)
-    found = [ProviderFigure(provider=k, asked_at=moment_or_none(p.pop("at")), **p) for k, p in made.items()]
+    found = [
+        ProviderFigure(provider=k, asked_at=moment_or_none(p.pop("at")), circuit=circuits.get(k, 0), **p)
+        for k, p in made.items()
+    ]
     return tuple(sorted(found, key=lambda p: (-p.live, -p.keys, p.provider)))
 
 
 def _days(now: datetime, rows: Sequence[Any]) -> tuple[Day, ...]:
-    counts: dict[str, dict[str, int]] = {f"{now - n * DAY:%Y-%m-%d}": {} for n in range(DAYS - 1, -1, -1)}
+    counts: dict[str, dict[str, int]] = {day: {} for day in _last_days(now)}
     for number, turn, n in rows:
         day = f"{datetime.fromtimestamp(number * 86_400, UTC):%Y-%m-%d}"
         if day in counts:
@@ -282,11 +363,24 @@ def _days(now: datetime, rows: Sequence[Any]) -> tuple[Day, ...]:
     return tuple(Day(day, c.get("found-live", 0), c.get("died", 0), c.get("revived", 0)) for day, c in counts.items())
 
 
+def _nights(now: datetime, rows: Sequence[Any]) -> tuple[Night, ...]:
+    counts: dict[str, dict[str, int]] = {day: {} for day in _last_days(now)}
+    for number, verdict, n in rows:
+        day = f"{datetime.fromtimestamp(number * 86_400, UTC):%Y-%m-%d}"
+        if day in counts:
+            counts[day][verdict] = n
+    return tuple(Night(day, **c) for day, c in counts.items())
+
+
+def _last_days(now: datetime) -> list[str]:
+    return [f"{now - n * DAY:%Y-%m-%d}" for n in range(DAYS - 1, -1, -1)]
+
+
 # ── pages of keys ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def page(ledger: Ledger, db: Database, ask: Ask) -> Page:
-    """Return one page of keys. Cost: the page, wherever it is, as long as there is an index on `URGENCY`."""
+def page(ledger: Ledger, db: Database, ask: Ask, names: Names | None = None) -> Page:
+    """Return one page of keys. Cost: the page, wherever it is. Without `names`, `ask.text` finds ids alone."""
     where, args = ["1"], list[Any]()
     if ask.group is not None:
         low, high = (_WIDTH * n for n in _RANGES[ask.group])
@@ -295,10 +389,20 @@ def page(ledger: Ledger, db: Database, ask: Ask) -> Page:
     if ask.provider:
         where.append("(SELECT c.provider FROM credentials c WHERE c.id = s.credential) = ?")
         args.append(ask.provider)
+    if ask.privilege is not None:
+        where.append("s.known = 'live' AND coalesce(s.privilege, 'unknown') = ?")
+        args.append(ask.privilege.value)
+    if ask.public:
+        where.append(
+            "EXISTS (SELECT 1 FROM findings f JOIN holders h ON h.id = f.holder"
+            " WHERE f.credential = s.credential AND h.visibility = 'public')"
+        )
     with db.read() as connection:
         if ask.text:
-            numbers = _search(connection.exec_driver_sql, ask.text)
-            where.append(f"s.credential IN ({','.join(map(str, numbers)) or 'NULL'})")
+            text, driver = ask.text.strip(), connection.exec_driver_sql
+            ids = _by_id(driver, text)
+            listed = f"s.credential IN ({_listed(ids)})"
+            where.append(listed if ids or names is None else f"({_by_name(driver, text, names)})")
         rank, order, after = _ordered(ask)
         if after:
             where.append(after)
@@ -330,30 +434,32 @@ def _cursor(ask: Ask) -> list[int]:
     return [rank, rank, number] if ask.sort is Sort.URGENT else [number]
 
 
-def _search(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection's own call
-    """Return row ids: by the beginning of an id, else by a part of a holder's name or a live key's identity."""
-    text = text.strip()
+def _by_id(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection's own call
+    """Return the row ids of the keys whose short or whole id begins so."""
     vendor, _, digits = text.lower().rpartition("-")
-    if digits and len(digits) <= 32 and set(digits) <= set("0123456789abcdef") and (vendor or len(digits) > 3):
-        low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
-        sql = "SELECT id FROM credentials WHERE hash BETWEEN ? AND ? AND (? = '' OR vendor = ?) LIMIT ?"
-        if found := list(ask(sql, (low, high, vendor, vendor, FOUND)).scalars()):
-            return found
-    like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    whole = (
-        "coalesce(registry || '/', '') || coalesce(namespace || '/', '') || coalesce(name, '')"
-        " || coalesce(repository, '')"
-    )
-    holders = f"SELECT id FROM holders WHERE {whole} LIKE ? ESCAPE '\\'"
-    sql = f"SELECT DISTINCT credential FROM findings WHERE holder IN ({holders}) LIMIT ?"
-    found = list(ask(sql, (like, FOUND)).scalars())
-    live = f"SELECT credential, known_id FROM states WHERE {URGENCY} < {_WIDTH * _RANGES[Group.LIVE][1]}"
-    sql = (
-        f"SELECT s.credential FROM ({live}) s JOIN verdicts v ON v.id = s.known_id"
-        " WHERE v.identity LIKE ? ESCAPE '\\' LIMIT ?"
-    )
-    found += ask(sql, (like, FOUND)).scalars()
-    return list(dict.fromkeys(found))[:FOUND]
+    if not digits or len(digits) > 32 or not set(digits) <= _HEX or not (vendor or len(digits) > 3):
+        return []
+    low, high = bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
+    sql = "SELECT id FROM credentials WHERE hash BETWEEN ? AND ? AND (? = '' OR vendor = ?) LIMIT ?"
+    return list(ask(sql, (low, high, vendor, vendor, FEW)).scalars())
+
+
+def _by_name(ask: Any, text: str, names: Names) -> str:  # noqa: ANN401  # as above
+    """Return the condition that a key's holder or principal has this text in its name.
+
+    Few keys are listed by number; where there are many, the next ones in order are tried until a page is full.
+    """
+    principals = _listed(names.principals.find(text, MANY))
+    holders = _listed(names.holders.find(text, MANY))
+    few = list(ask(f"SELECT credential FROM findings WHERE holder IN ({holders}) LIMIT ?", (FEW + 1,)).scalars())
+    if len(few) <= FEW:
+        return f"s.credential IN ({_listed(few)}) OR s.credential IN ({principals})"
+    held = f"EXISTS (SELECT 1 FROM findings f WHERE f.credential = s.credential AND f.holder IN ({holders}))"
+    return f"{held} OR s.credential IN ({principals})"
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers)) or "NULL"
 
 
 def _lines(ledger: Ledger, ask: Any, numbers: Sequence[int]) -> tuple[Line, ...]:  # noqa: ANN401  # as above

@@ -7,7 +7,7 @@ a policy in the file forbids scripts besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable  # msgspec reads it
+from collections.abc import Iterable, Mapping  # msgspec reads the first
 from functools import cache
 from importlib.resources import files
 from itertools import islice
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from lapse import __version__
-from lapse.figures import Figures, Group, figures, first_places
+from lapse.figures import PRIVILEGES, Figures, Group, figures, first_places
 from lapse.ledger.model import Key, Order, Select, State
 from lapse.output import charts, jsonv1, listing
 from lapse.output.console import safe
@@ -126,6 +126,7 @@ def environment() -> Environment:
         "days": days,
         "tiles": tiles,
         "charts": drawn,
+        "privileges": lambda _: [p.value for p in PRIVILEGES],
         "safe_text": safe,
         "safe_json": lambda text: "\n".join(map(safe, text.split("\n"))),
         "by_live": lambda groups: sorted(groups.items(), key=lambda x: (-x[1].removed_never_revoked, -x[1].live)),
@@ -173,19 +174,41 @@ def tiles(s: Status) -> list[tuple[str, int, str, str]]:
     ]
 
 
+@cache
+def categories() -> Mapping[str, str]:
+    """Return the category of each kind of key that Lapse ships."""
+    from verifier.catalogue import load_catalogue  # noqa: PLC0415  # slow to load
+
+    return {kind.id: kind.category for kind in load_catalogue()}
+
+
+def by_category(f: Figures) -> list[tuple[str, tuple[int, ...]]]:
+    """Return live, undecided and dead keys by category, the most live first."""
+    known, counts = categories(), dict[str, list[int]]()
+    for p in f.providers:
+        row = counts.setdefault(known.get(p.provider, "other"), [0, 0, 0])
+        for i, n in enumerate((p.live, p.undecided + p.unchecked, p.dead + p.unconfirmed)):
+            row[i] += n
+    return sorted(((c, tuple(row)) for c, row in counts.items()), key=lambda x: (-x[1][0], -sum(x[1])))
+
+
 def drawn(f: Figures) -> list[Markup]:
     """Return the charts of the figures."""
     kinds = [(p.provider, (p.live, p.undecided + p.unchecked, p.dead + p.unconfirmed)) for p in f.providers[:12]]
+    told = [(n.day, (n.live, n.undecided, n.dead)) for n in f.nights]
+    states = (charts.LIVE, charts.UNDECIDED, charts.DEAD)
     turned = [(d.day, (d.found_live + d.revived, d.died)) for d in f.days]
     plain = charts.Series("keys", "c-plain")
     return [
         charts.bars("Age of live keys", ("First seen", "live keys"), f.ages, charts.LIVE),
-        charts.stacked("Verdicts by kind of key", "Kind", (charts.LIVE, charts.UNDECIDED, charts.DEAD), kinds),
+        charts.bars("Time from first seen to dead", ("Time", "keys"), f.to_dead, plain),
+        charts.columns("Verdicts by night", "Night", states, told),
+        charts.stacked("Verdicts by category", "Category", states, by_category(f)),
+        charts.stacked("Verdicts by kind of key", "Kind", states, kinds),
         charts.bars("Live keys by image namespace or repository", ("Where", "live keys"), f.namespaces, charts.LIVE),
         charts.columns(
             "The last 30 days", "Day", (charts.Series("found live", "c-live"), charts.Series("died", "c-dead")), turned
         ),
-        charts.bars("Time from first seen to dead", ("Time", "keys"), f.to_dead, plain),
     ]
 
 

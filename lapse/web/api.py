@@ -32,6 +32,7 @@ from lapse.web.guard import BODY, body, need
 from lapse.web.pages import AFTER, PLACES, find, house_of, packed, unpacked
 from lapse.web.runs import found
 from lapse.web.settings import Role
+from verifier.model import Privilege
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,18 +146,17 @@ def keys(request: Request) -> Response:
     need(request, Role.VIEWER)
     house = house_of(request)
     q = _query(request, keys)
-    listed = page(
-        house.ledger,
-        house.db,
-        Ask(
-            group=Group(q["group"]) if "group" in q else None,
-            provider=q.get("provider", ""),
-            text=q.get("q", ""),
-            sort=Sort(q.get("sort", Sort.URGENT)),
-            after=unpacked(q.get("after", "")),
-            limit=int(q.get("limit", "50")),
-        ),
+    asked = Ask(
+        group=Group(q["group"]) if "group" in q else None,
+        provider=q.get("provider", ""),
+        privilege=Privilege(q["privilege"]) if "privilege" in q else None,
+        public="public" in q,
+        text=q.get("q", ""),
+        sort=Sort(q.get("sort", Sort.URGENT)),
+        after=unpacked(q.get("after", "")),
+        limit=int(q.get("limit", "50")),
     )
+    listed = page(house.ledger, house.db, asked, house.names.get(wait=5.0) if asked.text else None)
     return reply(KeysOut(tuple(jsonv1.line(x.key) for x in listed.lines), packed(listed.after) or None))
 
 
@@ -308,6 +308,8 @@ CALLS = (
         {
             "group": {"type": "string", "enum": [g.value for g in Group]},
             "provider": {"type": "string", "maxLength": 100},
+            "privilege": {"type": "string", "enum": [p.value for p in Privilege]},
+            "public": {"type": "string", "enum": ["1"]},
             "q": {"type": "string", "maxLength": 200},
             "sort": {"type": "string", "enum": [s.value for s in Sort]},
             "after": {"type": "string", "pattern": f"^{AFTER}$"},

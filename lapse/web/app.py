@@ -78,6 +78,7 @@ def application(house: House) -> Starlette:
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.house.figures.get()
+    app.state.house.names.get()
     tending = asyncio.create_task(_tend(app.state.house))
     yield
     tending.cancel()

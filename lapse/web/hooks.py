@@ -1,7 +1,8 @@
 """Findings that arrive by themselves: `POST /hooks/github|gitlab|trufflehog|generic`.
 
 The signature is checked before anything is parsed. What is genuine is written to the spool, synced to the disk, and
-answered at once; `lapse nightly` reads the spool as a source like any other.
+answered at once. Then the console reads it into the ledger, if the ledger keeps secrets; what it does not come to is
+read by the next `lapse nightly` (`lapse.nightly.spool`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import hashlib
 import hmac
 import os
 import secrets
+import threading
 import time
 from typing import TYPE_CHECKING
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from lapse.config import data_dir
 from lapse.exits import Stop
+from lapse.ledger import LedgerError
+from lapse.nightly.spool import place, take_in, waiting
 from lapse.references import resolve
 from lapse.web.guard import body
 from lapse.web.pages import house_of
@@ -39,7 +43,28 @@ CROWDED = 100_000
 
 def spool(house: House) -> Path:
     """Return the folder where deliveries wait."""
-    return data_dir() / f"spool-{house.ledger.name}"
+    return place(house.ledger.name)
+
+
+_reading = threading.Lock()
+
+
+def hand_over(house: House) -> None:
+    """Read what waits into the ledger, unless another thread is at it; it then sees the newest delivery as well.
+
+    Without a sealing key the night must read it itself: what a delivery holds is known to the process that read it.
+    """
+    from lapse.commands.ingest import Intake
+
+    while house.ledger.keeps_secrets and waiting(spool(house)):
+        if not _reading.acquire(blocking=False):
+            return
+        try:
+            take_in(Intake(house.setup, house.ledger, quiet=True), spool(house))
+        except (LedgerError, OSError):
+            return  # it stays where it is, and the night reads it
+        finally:
+            _reading.release()
 
 
 async def receive(request: Request) -> Response:
@@ -59,7 +84,7 @@ async def receive(request: Request) -> Response:
         return PlainTextResponse("pong\n")
     named = request.headers.get("x-github-delivery") or request.headers.get("x-gitlab-event-uuid") or ""
     await run_in_threadpool(keep, spool(house), sender, held, named)
-    return PlainTextResponse("kept\n", 202)
+    return PlainTextResponse("kept\n", 202, background=BackgroundTask(hand_over, house))
 
 
 def genuine(sender: str, secret: bytes, held: bytes, headers: object) -> bool:

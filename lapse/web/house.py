@@ -18,6 +18,7 @@ from lapse.config import data_dir
 from lapse.diff import DiffOut, diff
 from lapse.figures import Figures, figures
 from lapse.metrics import exposition
+from lapse.names import Names, names
 from lapse.owners import Owners
 from lapse.rotation import Desk
 from lapse.web.access import Limit, Links, Sessions, Tokens
@@ -129,6 +130,11 @@ class House:
     def figures(self) -> Kept[Figures]:
         """The figures of the whole ledger."""
         return Kept(self._pool, lambda: figures(self.ledger, self.db), self.seq, FRESH)
+
+    @cached_property
+    def names(self) -> Kept[Names]:
+        """The names that a search looks through."""
+        return Kept(self._pool, lambda: names(self.db), self.seq, FRESH)
 
     @cached_property
     def metrics(self) -> Kept[bytes]:

@@ -13,16 +13,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from lapse.figures import Ask, Group, Sort, events, jobs, page, scans
+from lapse.figures import PRIVILEGES, Ask, Group, Sort, events, jobs, page, scans
 from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told, Turn
 from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1
 from lapse.output.console import plural
-from lapse.web.access import COOKIE
+from lapse.web.access import COOKIE, Person
 from lapse.web.guard import LOOPBACK, form, need
 from lapse.web.settings import Role
-from playbooks.journal import Status
-from verifier.model import Dead, Live
+from playbooks.journal import Status, What, same
+from playbooks.plan import Slot
+from verifier.model import Dead, Live, Privilege
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,22 +111,35 @@ async def logout(request: Request) -> Response:
 
 def now(request: Request) -> Response:
     """Show what is urgent: removed but never revoked, waiting for somebody, part-way, live."""
-    need(request, Role.VIEWER)
+    who = need(request, Role.VIEWER)
     house = house_of(request)
     f = house.figures.get(wait=5.0)
     removed = page(house.ledger, house.db, Ask(Group.REMOVED, limit=15))
     live = page(house.ledger, house.db, Ask(Group.LIVE, limit=25))
     runs = open_runs(house)
+    mine = [r for r in runs if awaits(r, who)]
     return show(
         request,
         "now.html",
         f=f,
         removed=removed.lines,
         live=[line for line in live.lines if not line.key.removed_from_source],
-        waiting=[r for r in runs if r.status is Status.WAITING],
+        mine=mine,
+        waiting=[r for r in runs if r.status is Status.WAITING and r not in mine],
         others=[r for r in runs if r.status is not Status.WAITING],
         trouble=house.figures.trouble,
     )
+
+
+def awaits(state: RunState, who: Person) -> bool:
+    """Say whether a run waits for an approval that this very person can give."""
+    waited = next((e for e in reversed(state.entries) if e.what is What.WAITING), None)
+    if state.status is not Status.WAITING or waited is None or waited.data.get("on") != "approval":
+        return False
+    planned, now = state.plan.step(waited.step), datetime.now(UTC)
+    given = {same(n) for n in state.approvers(planned.name, now)}
+    own = planned.approvals > 1 and same(who.name) == same(state.by)
+    return who.role >= Role.APPROVER and bool(state.lacking(planned, now)) and same(who.name) not in given and not own
 
 
 def open_runs(house: House) -> list[RunState]:
@@ -139,10 +153,12 @@ def keys(request: Request) -> Response:
     need(request, Role.VIEWER)
     house = house_of(request)
     ask = asked(request)
-    found = page(house.ledger, house.db, ask)
+    names = house.names.get(wait=5.0) if ask.text else None
+    found = page(house.ledger, house.db, ask, names)
     f = house.figures.get(wait=2.0)
     kinds = [p.provider for p in f.providers] if f else []
     query = {"group": ask.group or "", "provider": ask.provider, "q": ask.text, "sort": ask.sort}
+    query |= {"privilege": ask.privilege or "", "public": "1" if ask.public else ""}
     return show(
         request,
         "keys.html",
@@ -154,6 +170,8 @@ def keys(request: Request) -> Response:
         groups=GROUPS,
         sorts=SORTS,
         kinds=sorted(kinds),
+        privileges=PRIVILEGES,
+        reading=bool(ask.text) and names is None,
     )
 
 
@@ -164,6 +182,8 @@ def asked(request: Request) -> Ask:
         return Ask(
             group=Group(q["group"]) if q.get("group") else None,
             provider=q.get("provider", "")[:100],
+            privilege=Privilege(q["privilege"]) if q.get("privilege") else None,
+            public=q.get("public", "") == "1",
             text=q.get("q", "")[:200],
             sort=Sort(q.get("sort") or Sort.URGENT),
             after=unpacked(q.get("after", "")),
@@ -243,7 +263,7 @@ def told(house: House, key: Key) -> dict[str, Any]:
 
 
 def milestones(key: Key, found: Sequence[Found], runs: Sequence[RunState]) -> list[Milestone]:
-    """Return how far a key came: leaked, seen, live, new key, deployed, disabled, dead."""
+    """Return how far a key came: leaked, seen, live, contained, new key, deployed, disabled, dead."""
     leaked = min((f.seen_at for f in found if f.seen_at), default=None)
     done: dict[str, datetime] = {}
     for state in runs:
@@ -251,12 +271,15 @@ def milestones(key: Key, found: Sequence[Found], runs: Sequence[RunState]) -> li
             entry = state.done(planned.name)
             if entry is not None and not state.undone(planned.name):
                 done.setdefault(planned.action.value, entry.at)
+                if planned.slot is Slot.CONTAIN:
+                    done.setdefault("contained", entry.at)
     gone = max((f.removed_at for f in found if f.removed_at), default=None) if key.removed_from_source else None
     return [
         Milestone("Leaked", leaked),
         Milestone("Seen", key.first_seen),
         Milestone("Live", key.first_live, "live"),
         Milestone("Removed", gone),
+        Milestone("Contained", done.get("contained")),
         Milestone("New key", done.get("mint") or done.get("apply") or done.get("enter")),
         Milestone("Deployed", done.get("push")),
         Milestone("Disabled", done.get("disable")),

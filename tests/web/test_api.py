@@ -153,6 +153,17 @@ def test_a_genuine_delivery_is_kept_once(browser: Browser, house: House, sender:
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_delivery_that_can_be_read_is_in_the_ledger_at_once_and_not_twice(browser: Browser, house: House) -> None:
+    place = {"source": "git", "repository": "acme/hooked", "path": ".env", "line": 3}
+    secret = "SG." + "h" * 22 + "." + "k" * 43
+    body = json.dumps({"provider": "sendgrid", "parts": {"secret": secret}, "place": place}).encode()
+    before = house.ledger.status().findings
+    for _ in range(2):
+        assert browser.post("/hooks/generic", content=body, headers=_signed("generic", body)).status_code == 202
+        assert list(spool(house).iterdir()) == []
+        assert house.ledger.status().findings == before + 1
+
+
 @pytest.mark.parametrize("sender", ["github", "gitlab", "trufflehog", "generic"])
 def test_a_forged_delivery_leaves_nothing(browser: Browser, house: House, sender: str) -> None:
     for headers in ({}, _signed(sender, key=b"other")):

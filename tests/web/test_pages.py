@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
+from html import unescape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 from web_made import HOSTILE, RUN, SECRET, name_of, seen
 
-from lapse.figures import Ask, Group, Sort, page
+from lapse.figures import Ask, Cell, Group, Sort, figures, page
+from lapse.names import names
 from lapse.web.settings import Role
+from playbooks.journal import What
+from verifier.model import Doubt, KindID, Undecided
+from verifier.ports import Judged
 
 if TYPE_CHECKING:
     from web_made import Browser
@@ -72,8 +78,37 @@ def test_the_hostile_text_is_there_to_be_read(browser: Browser) -> None:
 def test_removed_but_never_revoked_comes_first(browser: Browser) -> None:
     browser.log_in()
     headings = re.findall(r"<h2>([^<]+)</h2>", browser.get("/").text)
-    assert headings[0] == "Removed from source, never revoked"
-    assert headings[1] == "Waiting for somebody"
+    assert headings[:2] == ["Removed from source, never revoked", "Waiting for you"]
+    browser.submit(f"/runs/{RUN}/approve", step="disable", confirm=RUN)
+    browser.log_in(Role.RESPONDER, "rita")
+    assert "Waiting for time or for others" in browser.get("/").text
+
+
+def test_live_keys_are_counted_by_age_privilege_and_exposure(browser: Browser, house: House) -> None:
+    f = figures(house.ledger, house.db)
+    (age, row), *rest = f.risk
+    assert age == "under a day"
+    assert row == (Cell(5, 5, 0), Cell(), Cell(), Cell())
+    assert all(cell == Cell() for _, cells in rest for cell in cells)
+    page_ = browser.log_in().get("/").text
+    for link, count in re.findall(r'href="(/keys\?group=live&amp;privilege=[^"]+)">(\d+)', page_):
+        assert browser.get(unescape(link)).text.count('<th scope="row" class="key">') == int(count) == 5
+    assert "No key fits" in browser.get("/keys?group=live&privilege=read").text
+    assert browser.get("/keys?privilege=boss").status_code == 400
+
+
+def test_nights_and_open_circuits_are_figures(house: House) -> None:
+    run = house.ledger.begin_run("nightly")
+    note = "api.example: circuit open after a run of failures; next try in 9 s"
+    judged = Judged(name_of(9), KindID("openai"), Undecided(Doubt.UNREACHABLE, note=note), datetime.now(UTC))
+    house.ledger.record([judged], run)
+    f = figures(house.ledger, house.db)
+    assert (f.nights[-1].live, f.nights[-1].undecided, f.nights[-1].dead) == (5, 3, 2)
+    assert sum(n.live for n in f.nights[:-1]) == 0
+    assert [p.circuit for p in f.providers] == [1]
+    assert (f.funnel.to_removed.count, f.funnel.to_replaced.count) == (1, 0)
+    house.ledger.rotations.append(RUN, "", What.ENDED, "", {"how": "finished"})
+    assert figures(house.ledger, house.db).funnel.to_replaced.count == 1
 
 
 def test_pages_of_keys_lead_through_all_once(house: House) -> None:
@@ -99,7 +134,7 @@ def test_groups_hold_what_they_say(house: House, group: str, count: int) -> None
 
 def test_search_finds_by_id_image_and_account(house: House) -> None:
     def found(text: str) -> set[str]:
-        return {line.key.id for line in page(house.ledger, house.db, Ask(text=text)).lines}
+        return {line.key.id for line in page(house.ledger, house.db, Ask(text=text), names(house.db)).lines}
 
     assert found(house.ledger.key(name_of(3)).short) == {name_of(3)}
     assert found("acme/javascript:alert") == {name_of(3)}
