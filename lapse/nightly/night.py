@@ -20,6 +20,7 @@ from lapse.nightly.act import Acted, Actor, considered
 from lapse.nightly.gate import Gate
 from lapse.nightly.memory import Memory
 from lapse.nightly.sources import Sources
+from lapse.nightly.spool import place, take_in
 from lapse.notify import Notifier, items
 from lapse.output.console import Progress, say
 from lapse.owners import Owners
@@ -121,6 +122,7 @@ class Nightly:
         began = datetime.now(UTC)
         intake = Intake(self._setup, self._ledger, quiet=self._plan.quiet)
         sources = Sources(self._setup, intake, self._memory, quiet=self._plan.quiet)
+        bad = take_in(intake, place(self._ledger.name)) if self._plan.sources else []
         for rule in self._config.nightly.source if self._plan.sources else ():
             if self._gate.closed:
                 self._gate.cut_off = True
@@ -154,7 +156,7 @@ class Nightly:
             alarms=tuple(a.text for a in self._alarms),
             acted=tuple(acted),
             told=told,
-            failed=(*sources.failed, *self._lost(), *self._actor.failed, *self._notifier.failed),
+            failed=(*bad, *sources.failed, *self._lost(), *self._actor.failed, *self._notifier.failed),
             diff=news,
         )
 
