@@ -257,7 +257,23 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let phases under way finish for a moment, then stop; what is cut off is recovered by the next process."""
-        self._close(10 if error is None else 0)
+        self._close(10 if error is None and not self._idle() else 0)
+
+    @staticmethod
+    def _idle() -> bool:
+        """Say whether no phase is under way, after a few looks: DBOS itself takes a whole second to find that out."""
+        mine: dict[str, Any] = {
+            "status": "PENDING",
+            "executor_id": DBOS.executor_id,
+            "load_input": False,
+            "load_output": False,
+        }
+        with contextlib.suppress(Exception):
+            for _ in range(10):
+                if not DBOS.list_workflows(**mine, limit=1):
+                    return True
+                time.sleep(0.02)
+        return False
 
     def stop(self, patience: float) -> None:
         """Finish the steps under way, begin no other, and leave the rest to whoever is seated; then end the process.
