@@ -123,7 +123,10 @@ def head_message(ledger: str, seq: int, at: int, digest: bytes) -> bytes:
     return f"lapse ledger head 1\n{ledger}\n{seq}\n{at}\n{digest.hex()}\n".encode()
 
 
-_END = "SELECT m.public_key, h.seq, h.hash, (SELECT max(seq) FROM events) FROM meta m LEFT JOIN head h ON h.id = 1"
+_END = (
+    "SELECT m.public_key, h.seq, h.hash, (SELECT max(seq) FROM events) FROM meta m"
+    " LEFT JOIN head h ON h.id = 1 WHERE m.id = 1"
+)
 _HEAD = (
     "INSERT INTO head VALUES (1,?,?,?,?) ON CONFLICT (id) DO UPDATE SET"
     " seq = excluded.seq, at = excluded.at, hash = excluded.hash, signature = excluded.signature"

@@ -35,6 +35,8 @@ class Database(ABC):
     """The database and its connections. Safe to share among threads. `name` may be shown: it holds no password."""
 
     name: str
+    few_findings: str
+    """SQL that joins to `credentials c` at most `?` findings `f` of each."""
 
     @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:

@@ -60,6 +60,8 @@ _CONNECT: Mapping[str, str] = {
 class Postgres(Database):
     """The database and its connections."""
 
+    few_findings = "CROSS JOIN LATERAL (SELECT * FROM findings WHERE credential = c.id LIMIT ?) f"
+
     def __init__(self, address: str, state: Path) -> None:
         """Take the address; nobody is spoken to yet. One that cannot be read is a `LedgerError`."""
         self._address, self._state = address, state
@@ -67,13 +69,17 @@ class Postgres(Database):
         self._params, self.schema = _read(address)
         self._writing = threading.RLock()
         self._met = False
-        local = f'SET LOCAL search_path = "{self.schema}", pg_temp; SET LOCAL idle_in_transaction_session_timeout'
+        # Pages are read on from a key: a merge join would begin at the first one each time. Compiling plans never pays.
+        local = (
+            f'SET LOCAL search_path = "{self.schema}", pg_temp; SET LOCAL jit = off; SET LOCAL enable_mergejoin = off;'
+            " SET LOCAL idle_in_transaction_session_timeout"
+        )
         self._begin_read = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {local} = '{READ_S}s'"
         # Every look-up of a writer goes by an index; plans must not turn to whole tables because statistics are old.
         self._begin_write = (
             f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {local} = '{IDLE_S}s';"
             f" SET LOCAL lock_timeout = '{LOCK_S}s'; SET LOCAL tcp_user_timeout = '{IDLE_S}s';"
-            " SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
+            " SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
             f" SELECT pg_advisory_xact_lock({_number(self.schema, 'write')})"
         )
         self._engine = create_engine(

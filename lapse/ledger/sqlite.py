@@ -32,6 +32,8 @@ _PAIRS = 256
 class Sqlite(Database):
     """The file and its connections. Safe to share among threads; one writer at a time, in and across processes."""
 
+    few_findings = "JOIN findings f ON f.id IN (SELECT id FROM findings WHERE credential = c.id LIMIT ?)"
+
     def __init__(self, path: Path) -> None:
         """Open `path`, making it (mode 0600) where it is not there."""
         self.path = path
