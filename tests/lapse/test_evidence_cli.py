@@ -304,6 +304,16 @@ def test_show_says_what_an_open_rotation_waits_for(office: Office, said: pytest.
     assert "rotation r-1 undo: to be taken back, says bob" in text
 
 
+def test_a_later_run_that_came_to_nothing_hides_none(office: Office, said: pytest.CaptureFixture[str]) -> None:
+    office.rotate()
+    office.small.db.execute("UPDATE keys SET state='active' WHERE id='K-old'")
+    office.small.trouble("preflight", Trouble.DENIED, 9)
+    office.rotate("r-2")
+    assert office.evidence("r-2").run.outcome == "failed"
+    show.run("sim-", None, reveal=False, reason="", json=True)
+    assert "minted" in [s["stage"] for s in json.loads(said.readouterr().out)["way"]]
+
+
 def test_a_step_that_was_cut_off_is_under_way(office: Office, said: pytest.CaptureFixture[str]) -> None:
     from playbooks.journal import What
 

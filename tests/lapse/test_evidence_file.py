@@ -118,6 +118,18 @@ def test_every_byte_of_the_signatures_counts(told: bytes, shown: bytes) -> None:
             assert found(flipped(data, where, by)), data[where - 9 : where + 9]
 
 
+def test_unused_bits_of_base64_count(told: bytes, shown: bytes) -> None:
+    """The last letter before the padding holds bits that decode to nothing: another letter there is another file."""
+    ends = [
+        (told, told.rindex(b'=="}}') - 1),
+        (told, told.rindex(b"=\\n-----END") - 1),
+        (shown, shown.rindex(b"== -->") - 1),
+    ]
+    for data, where in ends:
+        for by in range(1, 256):
+            assert found(flipped(data, where, by)), data[where - 9 : where + 9]
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, -1, -2, -200])
 def test_what_is_cut_off_or_added_is_found(told: bytes, shown: bytes, cut: int) -> None:
     for data in (told, shown):
@@ -173,6 +185,10 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "added beside": (lambda t: t.update(note="x"), r"something was added beside the body"),
     "fingerprint": (lambda t: t["signature"].update(fingerprint="0" * 64), r"signature\.fingerprint was altered"),
     "key": (lambda t: t["signature"].update(public_key="x"), r"signature\.public_key was altered"),
+    "key, same but": (
+        lambda t: t["signature"].update(public_key=t["signature"]["public_key"] + "\n"),
+        r"signature\.public_key was altered",
+    ),
     "value": (lambda t: t["signature"].update(value="x"), r"signature\.value was altered"),
 }
 
