@@ -84,15 +84,15 @@ class Zygote:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=10)
 
-    def run(self, words: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, str]:
-        """Run `lapse WORDS…`; return its exit code and all that it printed."""
+    def run(self, words: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, str, str]:
+        """Run `lapse WORDS…`; return its exit code, and what it printed on either stream."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        out = cwd / ".said"
-        order = {"words": words, "cwd": str(cwd), "env": env, "out": str(out)}
+        out, err = cwd / ".out", cwd / ".err"
+        order = {"words": words, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err)}
         self._process.stdin.write(json.dumps(order) + "\n")
         code = int(self._process.stdout.readline())
-        return code, out.read_text("utf-8")
+        return code, out.read_text("utf-8"), err.read_text("utf-8")
 
 
 @dataclass

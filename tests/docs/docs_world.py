@@ -56,7 +56,7 @@ def build(folder: Path, saas: Saas) -> dict[str, str]:
 def beneath(text: str, saas: Saas) -> str:
     """Return a page's configuration with the sandbox's put below it: providers on loopback, a short second look."""
     tables = {
-        "verify": 'confirm_after = "1s"\nretries = 0',
+        "verify": 'confirm_after = "300ms"\nretries = 0',
         "egress": 'allow_private = ["127.0.0.1/32"]',
     }
     tables |= {

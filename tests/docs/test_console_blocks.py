@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import docs_world
 import pytest
-from docs_session import Block, Session, Zygote, blocks
+from docs_session import Block, Command, Session, Zygote, blocks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))
 from desk import simulator
+
+from verifier.model import Doubt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,8 @@ PAGES = {
     str(p.relative_to(ROOT)): blocks(p.read_text("utf-8"))
     for p in (*ROOT.glob("docs/**/*.md"), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md", "SECURITY.md")))
 }
+CODE = ("lapse", "playbooks", "rotators", "verifier")
+WHY = frozenset(Doubt)
 NEEDS, STAYS = "Needs ", "Leave this running"
 """How the title of a block begins that cannot run here (the rest says what it needs); and the title of one that stays
 up until the page is through."""
@@ -64,11 +69,103 @@ def test_a_page_does_what_it_says(page: str, zygote: Zygote, saas: Saas, tmp_pat
 
 
 def run(typed: str, folder: Path, env: dict[str, str], zygote: Zygote) -> tuple[int, str]:
-    """Run a line as a shell would; what is `lapse` alone is forked, which is quicker."""
-    if typed.startswith("lapse ") and not set("|;&><$*`") & set(typed):
-        return zygote.run(shlex.split(typed)[1:], folder, env)
+    """Run a line as a shell would; `lapse` itself is forked, which is quicker, and a shell takes what it prints."""
+    ours, sign, rest = re.fullmatch(r"(lapse [^|;&><$*`]*)?([|>]?)(.*)", typed).groups()
+    if ours is None:
+        return shell(typed, folder, env, "")
+    code, out, err = zygote.run(shlex.split(ours)[1:], folder, env)
+    if not sign:
+        return code, out + err
+    code, out = shell(f"cat {sign} {rest}", folder, env, out)
+    return code, out + err
+
+
+def shell(typed: str, folder: Path, env: dict[str, str], stdin: str) -> tuple[int, str]:
     done = subprocess.run(
-        ["bash", "-c", typed], cwd=folder, env=env, text=True, timeout=60, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ["bash", "-c", typed], cwd=folder, env=env, text=True, timeout=60, check=False, input=stdin,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     return done.returncode, done.stdout
+
+
+def test_what_cannot_run_here_says_what_it_needs() -> None:
+    """A list to read: it grows only by somebody's hand."""
+    waits = [(page, block.title) for page in PAGES for block in consoles(page) if block.title.startswith(NEEDS)]
+    assert [w for w in waits if len(w[1].split()) < 3] == []
+    assert len(waits) <= 9, waits
+    ran = sum(len(b.commands()) for page in PLAYED for b in consoles(page) if not b.title.startswith(NEEDS))
+    assert ran >= 30
+
+
+def test_every_prompt_is_in_a_console_block() -> None:
+    """What looks like a command but is none would not be run."""
+    stray = [
+        (page, block.line)
+        for page, found in PAGES.items()
+        for block in found
+        if block.language != "console" and any(line.startswith("$ ") for line in block.text.splitlines())
+    ]
+    assert stray == []
+
+
+PAGE = """
+```console
+$ lapse verify   # exit code 10
+KEY  VERDICT
+aws-111111  live  at 127.0.0.1:80
+aws-222222  dead  …
+```
+```console title="Needs a cloud"
+$ lapse rotate aws-111111 --apply
+```
+"""
+SAID = "KEY     VERDICT\naws-aaaaaa  live   at 127.0.0.1:4711\naws-bbbbbb  dead  revoked\n"
+
+
+def _session() -> tuple[Session, Command]:
+    first, second = blocks(PAGE)
+    assert second.title == "Needs a cloud"
+    return Session("page.md"), first.commands()[0]
+
+
+def test_ids_of_the_page_stand_for_those_of_the_run() -> None:
+    session, command = _session()
+    session.compare(command, 10, SAID)
+    assert session.bound == {"aws-111111": "aws-aaaaaa", "aws-222222": "aws-bbbbbb"}
+    assert session.typed(blocks(PAGE)[1].commands()[0]) == "lapse rotate aws-aaaaaa --apply"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (0, SAID),
+        (10, SAID.replace("dead", "live")),
+        (10, SAID.replace("aws-bbbbbb  dead  revoked\n", "")),
+        (10, SAID.replace("aws-bbbbbb", "aws-aaaaaa")),
+        (10, SAID.replace("aws-bbbbbb", "gcp-bbbbbb")),
+        (10, ""),
+    ],
+)
+def test_what_a_page_does_not_say_is_found_out(code: int, said: str) -> None:
+    session, command = _session()
+    with pytest.raises(AssertionError, match=r"page\.md:3"):
+        session.compare(command, code, said)
+
+
+def test_an_id_that_nothing_showed_cannot_be_used() -> None:
+    with pytest.raises(AssertionError, match="before any output shows it"):
+        Session("page.md").typed(blocks(PAGE)[1].commands()[0])
+
+
+def test_the_sentences_of_the_troubleshooting_page_are_said() -> None:
+    """Each piece between two `…` stands in the code, whatever is put into the gaps."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    said = [s for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for s in re.findall(r"`([^`]+)`", row)]
+    said += re.findall(r"^- `([^`]+)`", text, re.MULTILINE)
+    code = "".join(p.read_text("utf-8") for folder in CODE for p in (ROOT / folder).rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code).replace("`", "")
+    assert len(said) > 20
+    missing = [
+        s for s in said for piece in s.split("…") if (p := piece.strip(" ;,")) and p not in code and p not in WHY
+    ]
+    assert missing == []
