@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from lapse.exits import Exit, Stop
-from lapse.output.console import colour
 from lapse.sandbox import leak
 from lapse.sandbox.image import save
-from lapse.sandbox.process import running
+from lapse.sandbox.rotations import Rotations
 from lapse.sandbox.servers import program
+from lapse.sandbox.stage import Stage, say
 from lapse.sandbox.world import World
 from verifier.catalogue import load_catalogue
 
@@ -50,8 +45,8 @@ def run(keep: Path | None) -> Exit:
         except KeyboardInterrupt:
             raise Stop("interrupted; everything that was started is stopped", Exit.INTERRUPTED) from None
         left = folder if keep else _rescue(folder)
-    _say(f"\nEverything that was started is stopped. Left for you in {left}:")
-    _say("  " + "  ".join(sorted(p.name for p in left.iterdir() if not p.name.startswith("."))))
+    say(f"\nEverything that was started is stopped. Left for you in {left}:")
+    say("  " + "  ".join(sorted(p.name for p in left.iterdir() if not p.name.startswith("."))))
     return Exit.OK
 
 
@@ -103,8 +98,8 @@ class _Show:
 
     def __init__(self, folder: Path, world: World) -> None:
         self._folder, self._world = folder, world
-        self._env = environment(folder, os.environ)
-        self._bold = ("\x1b[1m", "\x1b[0m") if colour() else ("", "")
+        self._stage = Stage(folder, environment(folder, os.environ) | world.admin)
+        self._head, self._lapse = self._stage.head, self._stage.lapse
         self._began = time.monotonic()
 
     def play(self) -> None:
@@ -112,21 +107,21 @@ class _Show:
         self._head("A leak")
         in_image = [k for k in self._world.planted if k.where == "image"]
         keys, kinds = len({frozenset(k.parts.items()) for k in in_image}), len({k.kind for k in in_image})
-        _say(
+        say(
             f"{leak.NAME}, saved with `docker save` as {ARCHIVE}: 4 layers with {keys} made-up keys of {kinds} "
             "kinds. Its last step runs\n`rm -rf /app/ci /srv/.aws`: those files no longer show in a container, and "
             "still lie in the layers below."
         )
         self._scan("kingfisher.json", "a real scanner, told to call nobody")
         self._lapse("ingest", "kingfisher.json", "--source", ARCHIVE)
-        _say("Findings became distinct keys, each with image, layer and path. Nobody was asked yet.")
+        say("Findings became distinct keys, each with image, layer and path. Nobody was asked yet.")
         if (self._folder / CHAT).exists():
             self._head("A second report, in the format that anything can write")
             self._lapse("ingest", CHAT)
 
         self._head("Which of them still work?")
         self._lapse("verify")
-        _say(
+        say(
             "Read-only calls, one a key, and a second look at each that was refused. `dead` takes the provider's own "
             "words, twice;\nwhere its words prove too little, the key stays `undecided`. The canary and the published "
             "example were not called at all."
@@ -140,14 +135,16 @@ class _Show:
         self._scan(RESCAN, f"the same image without {leak.GONE}")
         self._lapse("ingest", RESCAN, "--source", ARCHIVE)
         self._lapse("status", "--limit", "5")
-        _say("First comes what a scanner alone cannot tell: gone from the source, and it still opens the door.")
+        say("First comes what a scanner alone cannot tell: gone from the source, and it still opens the door.")
+
+        Rotations(self._stage, self._world).play()
 
         self._head("For other tools")
         for name in KEPT:
             self._lapse("report", "-o", name)
         self._lapse("ledger", "check")
         asked, took = len(self._world.saas.asked), time.monotonic() - self._began
-        _say(
+        say(
             f"\n{asked} requests reached the simulator; all this took {took:.0f} s. "
             "`lapse providers --calls` lists every call that Lapse can make."
         )
@@ -155,20 +152,16 @@ class _Show:
     def _prepare(self) -> None:
         (self._folder / "lapse.toml").write_text(self._world.config())
         (self._folder / ".home").mkdir()
-        self._quietly("ledger", "init")
+        self._stage.quietly("ledger", "init")
         planted = self._world.planted
         save(self._folder / ARCHIVE, leak.NAME, leak.layers(planted))
         if any(k.where == "chat" for k in planted):
             (self._folder / CHAT).write_text(leak.generic(planted, "chat"))
-        _say("Lapse on a sandbox: real servers and made-up keys on 127.0.0.1; no provider is called.")
+        say("Lapse on a sandbox: real servers and made-up keys on 127.0.0.1; no provider is called.")
         for name in self._world.servers:
-            _say(f"  runs     {name}")
+            say(f"  runs     {name}")
         for why in self._world.missing:
-            _say(f"  missing  {why}; the demonstration goes on without it")
-
-    def _head(self, text: str) -> None:
-        on, off = self._bold
-        _say(f"\n{on}── {text} {'─' * max(0, 90 - len(text))}{off}")
+            say(f"  missing  {why}; the demonstration goes on without it")
 
     def _scan(self, report: str, why: str) -> None:
         """Let Kingfisher scan the archive; without it, write what a scanner would have found."""
@@ -177,63 +170,16 @@ class _Show:
             without = leak.GONE if report == RESCAN else ""
             planted = [k for k in self._world.planted if k.path != without]
             (self._folder / report).write_text(leak.generic(planted, "image"))
-            _say(f"(kingfisher is not installed: {report} is written by the demonstration, in the generic format)")
+            say(f"(kingfisher is not installed: {report} is written by the demonstration, in the generic format)")
             return
         command = [found, "scan", ARCHIVE, "--format", "json", "--no-validate", "--no-update-check", "--no-dedup"]
-        self._prompt(["kingfisher", *command[1:], "-q", "-o", report], why)
-        said, code = self._alone([*command, "-q", "-o", report])
+        self._stage.prompt(["kingfisher", *command[1:], "-q", "-o", report], why)
+        said, code = self._stage.alone([*command, "-q", "-o", report])
         if not (self._folder / report).exists():
             last = said.strip().splitlines()
             raise Stop(f"kingfisher wrote no report: {last[-1][:200] if last else f'exit code {code}'}")
 
-    def _alone(self, command: list[str]) -> tuple[str, int]:
-        """Run a program in a session of its own, so that none of its children outlives an interruption."""
-        with running(
-            command, cwd=self._folder, env=self._env,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        ) as run:  # fmt: skip
-            _, said = run.communicate()
-        return said.decode(errors="replace"), run.returncode
-
-    def _lapse(self, *words: str) -> None:
-        self._prompt(["lapse", *words])
-        done = subprocess.run(  # noqa: S603  # our own program
-            [sys.executable, "-m", "lapse.cli", *words], cwd=self._folder, env=self._env, check=False
-        )
-        if done.returncode not in {Exit.OK, Exit.LIVE, Exit.UNDECIDED, Exit.WAITING}:
-            raise Stop(f"`lapse {shlex.join(words)}` ended with exit code {done.returncode}")
-        if done.returncode == Exit.LIVE:
-            _say(f"(exit code {done.returncode}: live keys remain)")
-
-    def _quietly(self, *words: str) -> bytes:
-        done = subprocess.run(  # noqa: S603  # our own program
-            [sys.executable, "-m", "lapse.cli", *words], cwd=self._folder, env=self._env, check=False,
-            capture_output=True,
-        )  # fmt: skip
-        if done.returncode not in {Exit.OK, Exit.LIVE}:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise Stop(f"`lapse {shlex.join(words)}` failed: {said[-1] if said else 'it said nothing'}")
-        return done.stdout
-
     def _live(self) -> str | None:
         """Return the short id of a live key worth telling of."""
-        lines = self._quietly("report", "--format", "jsonl").splitlines()
-        keys = [msgspec.json.decode(line, type=_Key) for line in lines]
-        live = {k.provider: k.key for k in reversed(keys) if k.verdict == "live" and k.places}
+        live = {k.provider: k.key for k in reversed(self._stage.keys()) if k.verdict == "live" and k.places}
         return next((live[kind] for kind in _TELLING if kind in live), None)
-
-    def _prompt(self, words: list[str], why: str = "") -> None:
-        on, off = self._bold
-        _say(f"\n{on}$ {shlex.join(words)}{off}" + (f"    # {why}" if why else ""))
-
-
-class _Key(msgspec.Struct):
-    key: str
-    provider: str
-    verdict: str | None
-    places: list[msgspec.Raw]
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

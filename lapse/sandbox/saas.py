@@ -1,7 +1,9 @@
 """Plays every provider that has a TOML spec, with the replies of the specs' own examples.
 
 `http://127.0.0.1:PORT/KIND/…` answers as KIND would: a key it was told of by its state, any other as an unknown key,
-a request without a key as one without a key. It listens on loopback only and remembers what it was asked.
+a request without a key as one without a key. The one call with which a key ends itself (`rotators.issuers.self_revoke`)
+ends it here, too: `LAG` later where the provider only says that it has accepted. It listens on loopback only and
+remembers what it was asked.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from base64 import b64decode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
@@ -16,6 +19,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from rotators.issuers.self_revoke import revokers
 from verifier.model import Doubt
 from verifier.spec import Probe
 
@@ -23,10 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from types import TracebackType
 
+    from rotators.issuers.self_revoke import Revoker
     from verifier.catalogue import Catalogue
     from verifier.spec import Example, Kind
 
 State: TypeAlias = Literal["live", "restricted", "dead"]
+LAG = 1.0
+"""Seconds that a key goes on working after a provider has "accepted" its revocation."""
+
 _MOST = 1 << 20
 _REFUSALS = frozenset({400, 401, 403})
 
@@ -47,6 +55,7 @@ class Saas:
         """Take the catalogue whose examples are the replies."""
         self._catalogue = catalogue
         self._keys: dict[str, dict[str, State]] = {}
+        self._ends: dict[str, float] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
         self.asked: list[Asked] = []
@@ -54,6 +63,10 @@ class Saas:
     def add(self, kind: str, secret: str, state: State) -> None:
         """Tell the simulator of a key, or change its state."""
         self._keys.setdefault(kind, {})[secret] = state
+
+    def ending(self, secret: str) -> bool:
+        """Say whether the key was told to end, whether it has ended yet or not."""
+        return secret in self._ends
 
     def base_url(self, kind: str) -> str:
         """Return the address to write into `[providers.KIND] base_url`."""
@@ -91,14 +104,30 @@ class Saas:
         name = target.split("/", 2)[1].partition("?")[0]
         kind = self._catalogue.get(name)
         carried = "\n".join([unquote(target), *map(_plain, headers.values()), body])
-        state = next((s for secret, s in self._keys.get(name, {}).items() if secret in carried), None)
+        state = next((self._state(s, at) for s, at in self._keys.get(name, {}).items() if s in carried), None)
         path = "/" + (target.split("/", 2)[2] if target.count("/") > 1 else "").partition("?")[0]
         self.asked.append(Asked(method, name, path, known=state is not None))
         if kind is None:
             return _http(404, {"content-type": "application/json"}, '{"sandbox":"no such kind of key"}')
+        ending = revokers().get(name)
+        if ending is not None and (ending.method, ending.path) == (method, path):
+            return self._end(ending, name, carried)
         carrier = kind.probe.carrier if isinstance(kind.probe, Probe) else "url"
         arrived = carrier in headers or carrier in {"url", "body"}
         return self._reply(kind, state, carried, arrived=arrived)
+
+    def _state(self, secret: str, told: State) -> State:
+        """Return what a key is at this moment."""
+        return "dead" if time.monotonic() >= self._ends.get(secret, float("inf")) else told
+
+    def _end(self, ending: Revoker, name: str, carried: str) -> bytes:
+        """Let the keys that came along end; the answer is the same whether there were any."""
+        lag = LAG if ending.proof == "accepted" else 0.0
+        for secret in self._keys.get(name, {}):
+            if secret in carried:
+                self._ends.setdefault(secret, time.monotonic() + lag)
+        said = {ending.says.field: ending.says.value} if ending.says else {}
+        return _http(ending.done[-1], {"content-type": "application/json"}, msgspec.json.encode(said).decode())
 
     def _reply(self, kind: Kind, state: State | None, carried: str, *, arrived: bool) -> bytes:
         example = _example(kind, state or "dead") if arrived else _absent(kind) or _example(kind, "dead")

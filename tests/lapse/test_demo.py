@@ -19,8 +19,10 @@ import pytest
 from desk import CATALOGUE, Desk, simulator
 
 from lapse.commands.demo import environment
+from lapse.ledger import open_ledger
 from lapse.sandbox import keys, leak
 from lapse.sandbox.image import Layer, save
+from playbooks.journal import End, What, state_of
 from verifier.classify import Classifier
 from verifier.ingest.archive import LayerIndex
 from verifier.model import Claim, Image, LayerFate, Place, SourceKind
@@ -28,6 +30,8 @@ from verifier.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playbooks.journal import RunState
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,8 @@ def test_every_planted_key_gets_the_verdict_that_it_was_made_for(played: tuple[s
         told.setdefault(key["provider"], []).append("restricted" if key["restricted"] else key["verdict"])
     wanted: dict[str, set[str]] = {}
     for planted, state in leak.saas():
-        wanted.setdefault(planted.kind, set()).add(state)
+        revoked = state == "live" and planted.path == leak.GONE
+        wanted.setdefault(planted.kind, set()).add("dead" if revoked else state)
     undying = {k.id for k in CATALOGUE if not any(e.verdict == "dead" for e in k.example)}
     for kind, states in wanted.items():
         expected = {"undecided" if s == "dead" and kind in undying else s for s in states}
@@ -104,7 +109,7 @@ def test_real_servers_judge_real_credentials(played: tuple[str, Path]) -> None:
     for name, wanted in (
         ("OpenBao", [("vault_token", "live")]),
         ("MiniStack", [("aws_akia", "live"), ("aws_akia", "dead")]),
-        ("PostgreSQL", [("postgres", "live"), ("postgres", "dead")]),
+        ("PostgreSQL", [("postgres", "dead")]),
     ):
         if f"runs     {name}" in said:
             assert [v for v in wanted if v not in verdicts] == [], name
@@ -120,9 +125,55 @@ def test_removed_never_revoked_is_what_status_says_first(played: tuple[str, Path
     (gone,) = [
         k
         for k in json.loads((played[1] / "lapse.json").read_text())["keys"]
-        if k["removed_from_source"] and k["verdict"] == "live"
+        if k["removed_from_source"] and k["provider"] == "huggingface"
     ]
     assert {p["path"] for p in gone["places"]} == {leak.GONE}
+
+
+def states(folder: Path) -> list[RunState]:
+    with open_ledger(folder / "ledger.db") as ledger:
+        assert ledger.check().ok
+        return [state_of(run, ledger.rotations.entries(run)) for run in ledger.rotations.runs()]
+
+
+def test_three_keys_are_rotated_and_proven_dead(played: tuple[str, Path]) -> None:
+    said, folder = played
+    if "left out: the rotation" in said:
+        pytest.skip("OpenBao, MiniStack or PostgreSQL is not installed")
+    runs = states(folder)
+    assert [r.plan.playbook for r in runs] == ["aws-access-key", "vault-database-static-role", "self-revoke"]
+    assert [r.end for r in runs] == [End.FINISHED] * 3
+    keys_ = {k["key"]: k for k in json.loads((folder / "lapse.json").read_text())["keys"]}
+    for run in runs:
+        proof = run.outputs()["prove"]
+        assert proof["last_acceptance"] < proof["first_stable_refusal"]
+        assert run.by == "dana"
+        who = "erin" if run.plan.kind == "aws_akia" else "dana"
+        assert {e.data["who"] for e in run.entries if e.what is What.APPROVED} == {who}
+        assert (keys_[run.plan.short]["verdict"], keys_[run.plan.short]["confirmed"]) == ("dead", True)
+    for words in (
+        "AWS, old: InvalidClientTokenId",
+        "AWS, new: arn:aws:iam::000000000000:user/release-bot",
+        "PostgreSQL, old: password authentication failed",
+        "PostgreSQL, new: logged in as orders",
+        "Hugging Face, old: HTTP 401",
+    ):
+        assert words in said
+
+
+def test_the_aws_rotation_was_killed_in_the_middle_and_resumed(played: tuple[str, Path]) -> None:
+    said, folder = played
+    if "left out: the rotation of an AWS key" in said:
+        pytest.skip("OpenBao or MiniStack is not installed")
+    assert "Killed with -9: AWS has made the new key" in said
+    entries = states(folder)[0].entries
+    resumed = next(e.seq for e in entries if e.what is What.RESUMED)
+    assert next(e.seq for e in entries if e.step == "create") < resumed
+    assert next(e.seq for e in entries if e.step == "disable") > resumed
+
+
+def test_what_is_not_ours_is_refused(played: tuple[str, Path]) -> None:
+    assert "belongs to somebody else and can never be rotated" in played[0]
 
 
 def test_layers_and_fates_are_told(played: tuple[str, Path]) -> None:
@@ -160,6 +211,9 @@ def test_without_the_optional_pieces_it_says_so_and_goes_on(scratch: Path) -> No
         assert f"missing  `{name}` is not installed" in said
     assert "kingfisher is not installed" in said
     assert "1  removed from source, never revoked" in said
+    assert said.count("left out: the rotation") == 2
+    assert "Killed with -9: the provider has accepted the end of the key" in said
+    assert "Hugging Face, old: HTTP 401" in said
     left = Path(re.findall(r"Left for you in (\S+):", said)[-1])
     assert sorted(p.name for p in left.iterdir()) == ["lapse.json", "lapse.sarif"]
 
