@@ -22,12 +22,12 @@ from lapse.output.console import safe, say
 from lapse.references import REFERENCE, resolve
 from playbooks.engine import HINTS, Engine, Refused
 from playbooks.journal import End, RunState, Status, Taken, Unknown, What
-from playbooks.plan import Facts, HandFacts, IssuerFacts, Mode, Plan, plan
+from playbooks.plan import Facts, HandFacts, IssuerFacts, Mode, Plan, Unfit, plan
 from playbooks.schema import HIDDEN, OPEN
 from playbooks.settle import chosen, settled
 from playbooks.specfile import PlaybookError, library
-from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, Unready, World, hands
-from rotators.interface import ProviderError, SelfRevoker, Trouble
+from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, SUCCESSORS, Unready, World, hands
+from rotators.interface import ProviderError, Quarantine, Roomy, SelfRevoker, Trouble
 from verifier.egress import Egress
 from verifier.egress.address import loopback
 from verifier.fingerprint import Fingerprinter
@@ -122,7 +122,10 @@ class Desk:
             book = settled(book, chosen(self.setup.config.rotate.set, book.id) | dict(sets))
         except PlaybookError as e:
             raise Stop(str(e), Exit.USAGE) from None
-        return plan(book, mode, self._facts(key, book))
+        try:
+            return plan(book, mode, self._facts(key, book))
+        except Unfit as e:
+            raise Stop(str(e), Exit.USAGE) from None
 
     def _book(self, key: Key, named: str | None) -> Playbook:
         if named is not None:
@@ -132,7 +135,7 @@ class Desk:
             if key.provider not in book.kinds and ANY not in book.kinds:
                 raise Stop(f"the playbook {named} is for {', '.join(book.kinds)}, not {key.provider}", Exit.USAGE)
             return book
-        fitting = [b for b in self.books.values() if key.provider in b.kinds]
+        fitting = [b for b in self.books.values() if key.provider in b.kinds and not b.named]
         if len(fitting) == 1:
             return fitting[0]
         if not fitting:
@@ -143,13 +146,15 @@ class Desk:
     def _facts(self, key: Key, book: Playbook) -> Facts:
         """Ask issuer, store and others what they say of themselves; with open settings, what their class says."""
         old = self.credential(key.id)
-        bare = plan(book, Mode.GRACEFUL, _bare(key, book))
+        public = {n: v.reveal() for n, v in old.parts.items() if n not in HIDDEN}
+        bare = plan(book, Mode.GRACEFUL, _bare(key, book, public))
         modules = frozenset(self.setup.config.rotate.modules)
         try:
             issuer = ISSUERS.make(_shut(bare.issuer), modules, _resolved) if bare.issuer else None
             store = STORES.make(_shut(bare.store), modules, _resolved) if _given(bare.store) else None
             consumers = tuple(CONSUMERS.make(_shut(c), modules, _resolved) for c in bare.consumers)
             killers = tuple(SESSIONS.make(_shut(s), modules, _resolved) for s in bare.sessions)
+            successor = _of_successor(bare.successor, modules, old)
         except Unready as e:
             raise Stop(str(e), Exit.USAGE) from None
         dies = ""
@@ -162,7 +167,7 @@ class Desk:
             credential=key.id,
             short=key.short,
             kind=key.provider,
-            public={n: v.reveal() for n, v in old.parts.items() if n not in HIDDEN},
+            public=public,
             since=key.first_seen.isoformat(),
             issuer=None
             if issuer is None
@@ -172,10 +177,14 @@ class Desk:
                 0.0 if sandbox else issuer.propagation.total_seconds(),
                 issuer.permissions,
                 dies,
+                isinstance(issuer, Roomy) and issuer.makes_room,
             ),
             store=HandFacts(store.permissions) if store else None,
             consumers=tuple(HandFacts(c.permissions) for c in consumers),
-            sessions=tuple(HandFacts(s.permissions, s.reversible) for s in killers),
+            sessions=tuple(
+                HandFacts(s.permissions, s.reversible, isinstance(s, Quarantine) and s.stops_new) for s in killers
+            ),
+            successor=successor,
         )
 
     # ── the world ──────────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +201,7 @@ class Desk:
     def world(self, made: Plan) -> World:
         """Build everybody whom a plan names, with the verifier's one door out."""
         modules = frozenset(self.setup.config.rotate.modules)
-        issuer, store, consumers, sessions = hands(made, modules, _resolved)
+        issuer, store, consumers, sessions, successor = hands(made, modules, _resolved)
         old = self.credential(made.credential)
         prints = Fingerprinter(self.ledger.id_key)
 
@@ -207,7 +216,7 @@ class Desk:
         def ask(prompt: str) -> Secret | None:
             return self.value(prompt) if made.credential in self.asked else None
 
-        return World(old, issuer, store, consumers, sessions, self.probe, print_of, ask, record)
+        return World(old, issuer, store, consumers, sessions, self.probe, print_of, ask, record, successor=successor)
 
     def probe(self, credential: Credential) -> Verdict:
         """Ask the provider about one credential, through the same door and manifest as `lapse verify`."""
@@ -352,11 +361,11 @@ def _resolved(value: str) -> str:
     return resolve(value, "a setting").reveal() if REFERENCE.fullmatch(value) else value
 
 
-def _bare(key: Key, book: Playbook) -> Facts:
+def _bare(key: Key, book: Playbook, public: Mapping[str, str]) -> Facts:
     """Return facts of nobody, to learn which hands a playbook names."""
     nobody = HandFacts({})
     return Facts(
-        key.id, key.short, key.provider, {}, None, None, nobody,
+        key.id, key.short, key.provider, public, None, None, nobody,
         tuple(nobody for _ in book.consumers), tuple(nobody for _ in book.sessions),
     )  # fmt: skip
 
@@ -369,6 +378,22 @@ if TYPE_CHECKING:
 
 def _given(used: Used | None) -> TypeGuard[Used]:
     return used is not None and used.name != OPEN and OPEN not in used.settings.values()
+
+
+def _of_successor(used: Used | None, modules: frozenset[str], old: Credential) -> HandFacts | None:
+    """Ask a successor what it says of itself. With open settings only what it surely is, by its own name."""
+    if used is None:
+        return None
+    open_ones = OPEN in used.settings.values()
+    trial = replace(used, settings={n: "to-be-said" if v == OPEN else v for n, v in used.settings.items()})
+    try:
+        way = SUCCESSORS.make(trial, modules, _resolved)
+    except Unready:
+        if not open_ones:
+            raise
+        return HandFacts({}, reversible=True, about=used.name)
+    about = used.name if open_ones else way.about()
+    return HandFacts(way.permissions, way.reversible, displaces=way.displaces(old), about=about)
 
 
 def _shut(used: Used) -> Used:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from playbooks.schema import HIDDEN, fields_of
-from rotators.interface import Issuer, KeyRef, Store, Stored
+from rotators.interface import Issuer, KeyRef, Store, Stored, Successor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from verifier.model import Credential, Parts
     from verifier.secret import Secret
 
-PREFLIGHT, SNAPSHOT, CREATE = "preflight", "snapshot", "create"
+PREFLIGHT, SNAPSHOT, CREATE, SUCCESSOR = "preflight", "snapshot", "create", "successor"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class Bench:
         if self.world.store is None:
             raise TypeError(f"step {self.planned.name} needs a store")
         return self.world.store
+
+    @property
+    def successor(self) -> Successor:
+        """Return what takes the key's place, which this step cannot do without."""
+        if self.world.successor is None:
+            raise TypeError(f"step {self.planned.name} needs a successor")
+        return self.world.successor
 
     def after(self, seconds: float) -> datetime:
         """Return the time in `seconds`."""

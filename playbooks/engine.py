@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from playbooks import prove
-from playbooks.bench import CREATE, PREFLIGHT, Bench
+from playbooks.bench import PREFLIGHT, Bench
 from playbooks.journal import End, Entry, Journal, RunState, Status, Taken, What, same, state_of
 from playbooks.plan import Action, Plan, Planned, Slot
 from playbooks.steps import build
@@ -146,7 +146,8 @@ class Engine:
             return []
         steps = list(state.plan.steps)
         if state.undoing:  # what stopped the old key comes off first: the new one goes once the old one works again
-            steps = sorted(steps[::-1], key=lambda s: s.slot is not Slot.CONTAIN)
+            steps.reverse()
+            steps.sort(key=lambda s: s.slot is not Slot.CONTAIN)
         return [s.name for s in steps]
 
     def take(self, run: str, name: str) -> Outcome:
@@ -198,13 +199,13 @@ class Engine:
                 return shown
         if missing := state.lacking(planned, self._now()):
             return self._ask(state, planned, missing)
-        if planned.effect is Effect.DESTROYS and self._has_successor(state.plan, planned):
-            stopped = self._guarded(lambda: prove.fresh(bench, self._context(state, self._now(), world)))
+        if planned.effect is Effect.DESTROYS and (proof := self._proof(state.plan, planned)) is not None:
+            stopped = self._guarded(lambda: proof(bench, self._context(state, self._now(), world)))
             if stopped is not None:
                 return stopped
         if begun is not None:
             return self._guarded(lambda: step.do(ctx)) or Done()
-        if planned.action is Action.SNAPSHOT and (held := self._claim(state)) is not None:
+        if planned.action in _CLAIMS and (held := self._claim(state)) is not None:
             return held
         self.journal.append(run, name, What.INTENT, planned.title)
         begun = self.state(run).intent(name)
@@ -213,7 +214,7 @@ class Engine:
         return shown if shown is not None else self._guarded(lambda: step.do(ctx)) or Done()
 
     def _claim(self, state: RunState) -> Outcome | None:
-        """Take owner and store for this run alone, to its end: another run's fresh key is never taken for an orphan."""
+        """Take what the run needs for it alone, to its end: another run's fresh key is never taken for an orphan."""
         try:
             for resource in claims(state.plan, state.outputs()):
                 self.journal.claim(state.run, resource)
@@ -222,20 +223,23 @@ class Engine:
         return None
 
     @staticmethod
-    def _has_successor(plan: Plan, planned: Planned) -> bool:
-        makes = plan.makes
-        return (
-            makes is not None
-            and planned.action is not Action.APPLY
-            and plan.index(makes.name) < plan.index(planned.name)
-        )
+    def _proof(plan: Plan, planned: Planned) -> Callable[[Bench, Context], Outcome | None] | None:
+        """Return what must hold this very moment before a step destroys: the new key works, or the new way does."""
+        makes, way, at = plan.makes, plan.way, plan.index(planned.name)
+        if makes is not None and planned.action is not Action.APPLY and plan.index(makes.name) < at:
+            return prove.fresh
+        if makes is None and way is not None and plan.index(way.name) < at:
+            return prove.still_works
+        return None
 
     def _ask(self, state: RunState, planned: Planned, missing: int) -> Outcome:
         people = "one person" if missing == 1 else f"{missing} people"
         other = f" other than {state.by}" if planned.approvals > 1 else ""
-        said = (
-            f"{people}{other} must agree to: {planned.effect} — {planned.title}; `lapse approve {state.run} --as NAME`"
-        )
+        title = planned.title
+        if planned.action is Action.ROOM:
+            spare = state.outputs().get(PREFLIGHT, {}).get("room")
+            title = f"{title} (now {spare})" if spare else f"{title} (now there is room)"
+        said = f"{people}{other} must agree to: {planned.effect} — {title}; `lapse approve {state.run} --as NAME`"
         return Waiting("approval", instructions=said)
 
     def _guarded(self, call: Callable[[], Outcome | None]) -> Outcome | None:
@@ -286,8 +290,8 @@ class Engine:
         return step.undo(ctx)
 
     def _still_good(self, state: RunState, planned: Planned, bench: Bench, world: World) -> Outcome | None:
-        """Before the new key goes: make sure that the old one works, or was not what we disabled."""
-        if planned.action is not Action.MINT or state.done(CREATE) is None:
+        """Before the new key or the new way goes: make sure that the old one works, or was not what we disabled."""
+        if planned.action not in {Action.MINT, Action.SETUP} or state.done(planned.name) is None:
             return None
         if not any(s.action is Action.DISABLE and state.touched(s.name) for s in state.plan.steps):
             return None
@@ -299,7 +303,7 @@ class Engine:
         if tries < MOST_TRIES:
             return Waiting("time", bench.after(_pause(tries)), f"the old key is not back yet: {prove.word(verdict)}")
         return Failed(
-            "the old key does not come back to life; the new one stays", "go on forward: begin a new rotation"
+            "the old key does not come back to life; what took its place stays", "go on forward: begin a new rotation"
         )
 
     # ── record ─────────────────────────────────────────────────────────────────────────────────────────
@@ -392,14 +396,18 @@ def marker_of(run: str) -> str:
 
 
 def claims(plan: Plan, outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return what a run needs for itself: the owner at the issuer, and the place in the store."""
+    """Return what a run needs for itself: the owner at the issuer, the place in the store, the new way's name."""
     found: list[str] = []
     owner = outputs.get(PREFLIGHT, {}).get("owner")
     if plan.issuer is not None and owner:
         found.append(f"{plan.issuer.name} {owner}")
-    if plan.store is not None:
-        found.append(f"{plan.store.name} {msgspec.json.encode(plan.store.settings, order='deterministic').decode()}")
+    used = [u for u in (plan.store, plan.successor) if u is not None]
+    found += [f"{u.name} {msgspec.json.encode(u.settings, order='deterministic').decode()}" for u in used]
     return found
+
+
+_CLAIMS = frozenset({Action.SNAPSHOT, Action.SETUP, Action.ROOM})
+"""Before the first of these, a run takes what it needs for itself."""
 
 
 class _Later(Unsure, frozen=True, tag="later"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from msgspec import Struct
 
-from playbooks.plan import Plan, Planned
+from playbooks.plan import Action, Plan, Planned
 from rotators.step import Effect
 
 if TYPE_CHECKING:
@@ -188,8 +188,9 @@ class RunState(Struct, frozen=True):
         )
 
     def destroyed(self) -> str | None:
-        """Return the name of the first step that destroyed something, or may have."""
-        return next((s.name for s in self.plan.steps if s.effect is Effect.DESTROYS and self.touched(s.name)), None)
+        """Return the name of the first step that ended the old key, or may have. A spare key that made room is none."""
+        ends = (s for s in self.plan.steps if s.effect is Effect.DESTROYS and s.action is not Action.ROOM)
+        return next((s.name for s in ends if self.touched(s.name)), None)
 
 
 def same(name: str) -> str:

@@ -1,12 +1,13 @@
 """Making a key and keeping it: one step, because a key whose secret was lost in between is nobody's.
 
 What is noted on the way (an id and a keyed hash, before the store is written) tells after a crash exactly which of our
-keys the store holds and which are orphans. Only a key that was lost before it could be noted is looked for at the
-issuer, by snapshot, time and use; an orphan is retired, never adopted.
+keys the store holds and which are orphans. A key that bears no mark of ours is looked for at the issuer only if an
+attempt to make one was noted and its outcome was not, among those made since; an orphan is retired, never adopted.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,10 +18,14 @@ from rotators.step import Done, Failed, Outcome, Waiting
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rotators.step import Context
     from verifier.model import Parts
 
-MINTED, RETIRED = "minted", "retired"
+TRYING, NOT_MADE, MINTED, RETIRED = "trying", "not made", "minted", "retired"
+LATEST = timedelta(minutes=5)
+"""How long after we began to ask for a key one may still come of it, clocks that differ included."""
 
 
 def check(bench: Bench, ctx: Context) -> Outcome | None:
@@ -51,7 +56,7 @@ def mint(bench: Bench, ctx: Context) -> Outcome:
         return trouble
     if lacking := bench.lacking():
         return Failed(f"store.write asks for parts that the old key does not have: {', '.join(lacking)}")
-    minted = bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
+    minted = _ask_for(bench, ctx)
     try:
         fields = bench.written(minted.parts)
     except LookupError as e:
@@ -60,6 +65,30 @@ def mint(bench: Bench, ctx: Context) -> Outcome:
         return Failed(str(e.args[0]), "correct store.write of the playbook")
     _note(bench, minted.ref, fields)
     return _keep(bench, ctx, minted, fields, held)
+
+
+def _ask_for(bench: Bench, ctx: Context) -> Minted:
+    """Have a key made, with a note before: should the answer be lost, it is known that there may be a key."""
+    if bench.issuer.style is Style.REPLACE:
+        return bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
+    bench.note(TRYING, {})
+    try:
+        return bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
+    except ProviderError as e:
+        if e.trouble is not Trouble.LATER:
+            bench.note(NOT_MADE, {})
+        raise
+
+
+def _unknown(bench: Bench) -> tuple[datetime, datetime] | None:
+    """Return when the first and the last attempt began of which nobody knows what came, None if there is none."""
+    found: list[datetime] = []
+    for entry in bench.notes():
+        if entry.text == TRYING:
+            found.append(entry.at)
+        elif entry.text in {MINTED, NOT_MADE} and found:
+            found.pop()
+    return (found[0], found[-1]) if found else None
 
 
 def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret], held: Stored | None) -> Outcome:
@@ -169,17 +198,22 @@ def _clear(bench: Bench, ctx: Context) -> Outcome | None:
             bench.note(RETIRED, {"id": ref.id})
             gone.add(ref.id)
     before: list[str] = msgspec.json.decode(ctx.output(SNAPSHOT, "before"), type=list[str])
+    tried = _unknown(bench)
+    if tried is None and not any(e.text == TRYING for e in bench.notes()):
+        return None  # nothing was ever asked for
+    since = tried[0] if tried is not None else ctx.intent_at
     lost = [
         r
-        for r in bench.issuer.orphans(old, before, ctx.intent_at, ctx.marker)
+        for r in bench.issuer.orphans(old, before, since, ctx.marker)
         if r.id not in gone and r.id != old.id and r.id not in before
+        if ctx.marker in r.label or (tried is not None and (r.created is None or r.created <= tried[1] + LATEST))
     ]
     unmarked = [r for r in lost if ctx.marker not in r.label]
     if len(unmarked) > 1:
         names = ", ".join(r.id for r in unmarked)
-        return Failed(
-            f"{len(unmarked)} keys were made since this rotation began ({names}); one is ours, and none says which",
-            "delete the one that nobody knows, then `lapse resume`",
+        said = f"{len(unmarked)} keys were made since this rotation began ({names}); one is ours, and none says which"
+        return Waiting(
+            "person", instructions=f"{said}: delete the one that nobody knows, then `lapse resume {ctx.run}`"
         )
     for ref in lost:
         bench.issuer.retire(ref)

@@ -55,6 +55,10 @@ class Action(StrEnum):
     DELETE = "delete"
     HAND_DELETE = "hand-delete"
     SESSIONS = "sessions"
+    LIFT = "lift"
+    ROOM = "room"
+    SETUP = "setup"
+    WORKS = "works"
     PROVE = "prove"
     SUGGEST = "suggest"
 
@@ -67,13 +71,20 @@ class IssuerFacts(Struct, frozen=True):
     propagation: float
     permissions: Mapping[str, tuple[str, ...]]
     also_dies: str = ""
+    makes_room: bool = False
 
 
 class HandFacts(Struct, frozen=True):
-    """What a store, consumer or session killer says of itself; `reversible` counts for session killers only."""
+    """What a store, consumer, session killer or successor says of itself.
+
+    `reversible` counts for killers and successors, `stops_new` for killers, `displaces` and `about` for successors.
+    """
 
     permissions: Mapping[str, tuple[str, ...]]
     reversible: bool = False
+    stops_new: bool = False
+    displaces: bool = False
+    about: str = ""
 
 
 class Facts(Struct, frozen=True):
@@ -88,6 +99,11 @@ class Facts(Struct, frozen=True):
     store: HandFacts | None
     consumers: tuple[HandFacts, ...]
     sessions: tuple[HandFacts, ...]
+    successor: HandFacts | None = None
+
+
+class Unfit(ValueError):  # noqa: N818  # reads as what it is
+    """A playbook that contradicts what its hands say of themselves: one sentence with the remedy."""
 
 
 class Used(Struct, frozen=True):
@@ -144,6 +160,8 @@ class Plan(Struct, frozen=True):
     part: str = "secret"
     replace: Replace | None = None
     managed: bool = False
+    successor: Used | None = None
+    notes: tuple[str, ...] = ()
 
     def step(self, name: str) -> Planned:
         """Return the step called so; `KeyError` if there is none."""
@@ -161,10 +179,15 @@ class Plan(Struct, frozen=True):
         """Return the step that makes and stores the new key, if there is one."""
         return next((s for s in self.steps if s.name == "create"), None)
 
+    @property
+    def way(self) -> Planned | None:
+        """Return the step that sees the new way work, if the run sets one up."""
+        return next((s for s in self.steps if s.action is Action.WORKS), None)
+
     def open_settings(self) -> list[str]:
         """Return the settings that still have to be given, as `--set` names them."""
-        found: list[str] = []
-        owners = [("issuer", self.issuer), ("store", self.store)]
+        found = [name for name, page in (("create.open", self.page), ("retire.open", self.old_page)) if page == OPEN]
+        owners = [("issuer", self.issuer), ("store", self.store), ("replace", self.successor)]
         owners += [(f"consumers.{i}", c) for i, c in enumerate(self.consumers)]
         owners += [(f"sessions.{i}", s) for i, s in enumerate(self.sessions)]
         for prefix, used in owners:
@@ -184,6 +207,7 @@ def plan(book: Playbook, mode: Mode, facts: Facts) -> Plan:
         return Used(name, {k: fill(v, values) for k, v in settings.items()})
 
     style = facts.issuer.style if facts.issuer else None
+    compiler = _Compiler(book, mode, facts)
     return Plan(
         playbook=book.id,
         digest=book.digest,
@@ -198,7 +222,7 @@ def plan(book: Playbook, mode: Mode, facts: Facts) -> Plan:
         consumers=tuple(used(c.use, c.settings) for c in book.consumers),
         sessions=tuple(used(s.use, s.settings) for s in book.sessions),
         write=dict(book.store.write) if book.store else {},
-        steps=tuple(_Compiler(book, mode, facts).steps()),
+        steps=tuple(compiler.steps()),
         approval_seconds=span(book.approvals.expire).total_seconds(),
         since=facts.since,
         also_dies=facts.issuer.also_dies if facts.issuer else "",
@@ -208,6 +232,8 @@ def plan(book: Playbook, mode: Mode, facts: Facts) -> Plan:
         part=book.create.part if book.create else "secret",
         replace=book.replace,
         managed=book.store is not None and book.store.managed,
+        successor=used(book.replace.use, book.replace.settings) if book.replace and book.replace.use else None,
+        notes=tuple(compiler.notes()),
     )
 
 
@@ -220,6 +246,11 @@ class _Compiler:
         self.by_hand = book.create is not None and book.create.by is By.PERSON
         self.makes = book.create is not None and (self.by_hand or self.style is not Style.REVOKE)
         self.in_place = self.makes and not self.by_hand and self.style is Style.REPLACE
+        self.way = facts.successor if book.replace is not None and book.replace.use else None
+        killers = list(enumerate(facts.sessions))
+        self.early = [i for i, s in killers if self.urgent and s.reversible]
+        self.lifted = [i for i, s in killers if i in self.early and s.stops_new]
+        self.late = [i for i, s in killers if i not in self.early and not s.stops_new]
 
     @property
     def style(self) -> Style | None:
@@ -231,24 +262,26 @@ class _Compiler:
         contained = self.urgent and self.can_disable and self.book.contain.disable
         if contained:
             yield self.disable("contain", Slot.CONTAIN, "Stop the leaked key at once: disable it")
-        early = [i for i, s in enumerate(self.facts.sessions) if self.urgent and s.reversible]
-        for i in early:
+        for i in self.early:
             yield self.session(i, Slot.CONTAIN)
         if self.makes:
-            yield from self.create()
-        if not self.in_place:
+            yield from self.create(contained=contained)
+        if self.way is not None:
+            yield from self.successor(self.way)
+        if not self.in_place and not (self.way is not None and self.way.displaces):
             yield from self.retire(contained=contained)
-        for i in range(len(self.facts.sessions)):
-            if i not in early:
-                yield self.session(i, Slot.RETIRE)
+        if not self.makes:
+            yield from self.lift(contained=True)
+        for i in self.late:
+            yield self.session(i, Slot.RETIRE)
         yield self.prove()
-        if self.book.replace is not None:
+        if self.book.replace is not None and self.way is None:
             title = f"Suggest what makes this key unnecessary: {self.book.replace.suggest}"
             yield self.step("replace", Slot.REPLACE, Action.SUGGEST, title, Effect.READS)
 
     def step(  # noqa: PLR0913  # one place where policy meets effect; a step has that many nouns
         self, name: str, slot: Slot, action: Action, title: str, effect: Effect, *, undo: str = "", rights: str = "",
-        hand: int = 0, times: int = 0, seconds: float = 0.0, every: float = 0.0, limit: float = 0.0,
+        hand: int = 0, times: int = 0, seconds: float = 0.0, every: float = 0.0, limit: float = 0.0, least: int = 0,
     ) -> Planned:  # fmt: skip
         needs = {
             Effect.READS: Need.NONE,
@@ -264,7 +297,7 @@ class _Compiler:
             effect=effect,
             permissions=self.rights(action, rights, hand),
             undo=undo,
-            approvals=needs[effect].people,
+            approvals=max(least, needs[effect].people),
             hand=hand,
             times=times,
             seconds=seconds,
@@ -281,8 +314,10 @@ class _Compiler:
             found += [r for name in ("current", "put") for r in store.get(name, ())]
         if action is Action.PUSH:
             found += [r for rights in self.facts.consumers[hand].permissions.values() for r in rights]
-        if action is Action.SESSIONS:
+        if action in {Action.SESSIONS, Action.LIFT}:
             found += [r for rights in self.facts.sessions[hand].permissions.values() for r in rights]
+        if action in {Action.SETUP, Action.WORKS} and self.facts.successor is not None:
+            found += self.facts.successor.permissions.get("setup" if action is Action.SETUP else "check", ())
         return tuple(dict.fromkeys(found))
 
     # ── slots ──────────────────────────────────────────────────────────────────────────────────────────
@@ -297,8 +332,13 @@ class _Compiler:
         title = "Find exactly this key at its issuer; check rights and room" if self.issuer else "Check the store"
         yield self.step("preflight", Slot.EVIDENCE, Action.PREFLIGHT, title, Effect.READS, rights="locate")
 
-    def create(self) -> Iterator[Planned]:
+    def create(self, *, contained: bool) -> Iterator[Planned]:
         store = self.book.store.use if self.book.store else ""
+        if self.issuer is not None and self.issuer.makes_room and not self.by_hand:
+            title = (
+                "If the owner has no room: delete the one key that is inactive and was never used, not the leaked one"
+            )
+            yield self.step("room", Slot.CREATE, Action.ROOM, title, Effect.DESTROYS, rights="retire")
         title = "Note which keys the owner has and what the store holds"
         yield self.step("snapshot", Slot.CREATE, Action.SNAPSHOT, title, Effect.READS)
         back = "bring back the store's former version, retire the new key"
@@ -320,6 +360,7 @@ class _Compiler:
         else:
             title = f"Make a new key and keep it in {store} (one step)"
             yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.ADDS, undo=back, rights="mint retire")
+        yield from self.lift(contained=contained)
         v = self.book.verify
         title = f"The new key, read back from the store, is accepted {v.times} times in a row"
         yield self.step(
@@ -331,9 +372,44 @@ class _Compiler:
             title = f"Give the new key to {consumer.use}"
             yield self.step(f"consumer-{i + 1}", Slot.CONSUMERS, Action.PUSH, title, Effect.CHANGES, undo=undo, hand=i)
 
+    def lift(self, *, contained: bool) -> Iterator[Planned]:
+        """Take back what stops the new key as well. Where nothing else holds the leaked one, somebody agrees to it."""
+        for i in self.lifted:
+            name = self.book.sessions[i].use
+            title = f"Let the owner act again, which {name} stopped along with the leaked key"
+            if not contained:
+                title = f"{title}; that one works again from here until it is retired"
+            undo = "nothing: what was stopped for the rotation stays open, as it was before"
+            yield self.step(
+                f"lift-{i + 1}", Slot.CONTAIN, Action.LIFT, title, Effect.CHANGES, undo=undo, hand=i,
+                least=0 if contained else 1,
+            )  # fmt: skip
+
+    def successor(self, way: HandFacts) -> Iterator[Planned]:
+        """Set up what makes the key unnecessary, with a name under it, and see it work before the old key goes."""
+        if way.displaces and self.makes:
+            use = self.book.replace.use if self.book.replace else ""
+            raise Unfit(f"{use} takes the key's own place: leave out [create] and [store], or replace.use")
+        title, undo = f"Set up what makes this key unnecessary: {way.about}", "remove it, or bring its former self back"
+        if way.displaces:
+            title = f"{title}. That ends the leaked key in the same moment"
+        if way.reversible:
+            yield self.step("successor", Slot.REPLACE, Action.SETUP, title, Effect.CHANGES, undo=undo, least=1)
+        else:
+            yield self.step("successor", Slot.REPLACE, Action.SETUP, title, Effect.DESTROYS)
+        yield self.step("successor-check", Slot.REPLACE, Action.WORKS, "The new way works: log in by it", Effect.READS)
+
+    def notes(self) -> Iterator[str]:
+        """Say what the playbook names and this plan leaves out, and why."""
+        for i, s in enumerate(self.facts.sessions):
+            if s.stops_new and i not in self.early:
+                name = self.book.sessions[i].use
+                yield f"{name} is left out: it would stop the new key too; it is for --mode emergency"
+
     def retire(self, *, contained: bool) -> Iterator[Planned]:
         r = self.book.retire
-        if self.makes and not self.urgent and span(r.drain).total_seconds() > 0:
+        goes_on = self.makes or self.way is not None
+        if goes_on and not self.urgent and span(r.drain).total_seconds() > 0:
             title = f"Wait until the old key has not been used for {r.drain}"
             yield self.wait("drain", Action.DRAIN, title, r.drain)
         if self.can_disable and r.disable and not contained:
@@ -342,13 +418,19 @@ class _Compiler:
                 yield self.wait("soak", Action.SOAK, f"Wait {r.soak}, in case somebody still needs the old key", r.soak)
         if not r.delete:
             return
+        if self.issuer is not None and self.style is Style.REPLACE and not self.makes:
+            title = f"Set a secret that nobody keeps, which ends the leaked one for good ({self.issuer.also_dies})"
+            yield self.step("delete", Slot.RETIRE, Action.DELETE, title, Effect.DESTROYS, rights="apply")
+            return
         if self.style is Style.REPLACE or self.issuer is None:
             title = f"A person deletes the old key at {r.open}"
             yield self.step("delete", Slot.RETIRE, Action.HAND_DELETE, title, Effect.DESTROYS)
             return
         title = "Delete the old key for good"
         if self.style is Style.REVOKE:
-            title = "Revoke the leaked key with itself, for good" + ("" if self.makes else ": it has no successor")
+            title = "Revoke the leaked key with itself, for good" + (
+                "" if self.makes or self.way else ": it has no successor"
+            )
         if self.issuer.also_dies:
             title = f"{title} ({self.issuer.also_dies})"
         yield self.step("delete", Slot.RETIRE, Action.DELETE, title, Effect.DESTROYS, rights="retire")

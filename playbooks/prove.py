@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from msgspec.structs import replace
 
-from playbooks.bench import PREFLIGHT
+from playbooks.bench import PREFLIGHT, SUCCESSOR
 from rotators.interface import State, Style
 from rotators.step import Done, Failed, Outcome, Waiting
 from verifier.model import Dead, Doubt, How, Live, Undecided
@@ -164,6 +164,23 @@ def _agreed(bench: Bench, ctx: Context, verdict: Verdict) -> Verdict:
         return verdict
     rule = f"{verdict.evidence.rule}; its issuer says that it is gone"
     return Dead(replace(verdict.evidence, rule=rule), How.REVOKED)
+
+
+def works(bench: Bench, ctx: Context) -> Outcome:
+    """See the new way work: the successor logs in by it. `Waiting` where only a person can let it be seen."""
+    since = bench.done_at(SUCCESSOR) or ctx.intent_at
+    return bench.successor.check(bench.world.old, ctx.marker, since)
+
+
+def still_works(bench: Bench, ctx: Context) -> Outcome | None:
+    """Return None when the new way works this very moment; else why nothing is destroyed."""
+    outcome = works(bench, ctx)
+    bench.note(f"fresh: the new way {'works' if isinstance(outcome, Done) else 'is not seen to work'}", {})
+    if isinstance(outcome, Done):
+        return None
+    if isinstance(outcome, Failed) and outcome.retry_after is None:
+        return Failed(f"{outcome.reason}; nothing was destroyed", outcome.hint)
+    return outcome
 
 
 def _issuers_word(bench: Bench, ctx: Context) -> Outcome:

@@ -34,6 +34,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 Slug: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]*$")]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z_][A-Za-z0-9_.]*$")]
+Maybe: TypeAlias = Annotated[str, Meta(pattern=r"^([a-z_][A-Za-z0-9_.-]*)?$")]
 Duration: TypeAlias = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?(ms|s|m|h|d)$", description="90s, 10m, 6h or 30d")]
 Times: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
 
@@ -116,7 +117,7 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse half a person."""
-        if self.by is By.PERSON and not self.open.startswith("https://"):
+        if self.by is By.PERSON and self.open != OPEN and not self.open.startswith("https://"):
             raise ValueError('by = "person" needs open = "https://…", the page where the new key is made')
         if self.by is By.ISSUER and (self.open or self.ask):
             raise ValueError('open and ask go with by = "person" only')
@@ -190,21 +191,38 @@ class Prove(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Replace(Struct, frozen=True, forbid_unknown_fields=True):
-    """What would make this sort of key unnecessary: a sentence, and where it is described."""
+    """What would make this sort of key unnecessary: a sentence, and where it is described.
+
+    `use` names a module of `rotators.successors`, which sets it up and sees it work before the old key goes, once
+    somebody has approved; without it the playbook only suggests. `files` names a folder of `playbooks.proposals`, whose
+    files `lapse playbooks successor` writes out, for what is set up by hand.
+    """
 
     suggest: str
     docs: str = ""
+    use: Maybe = ""
+    settings: dict[str, str] = {}
+    files: Maybe = ""
+
+    def __post_init__(self) -> None:
+        """Check the settings' fields; those of nobody are a mistake."""
+        _settings(self.settings)
+        if self.settings and not self.use:
+            raise ValueError("settings go with use, the module that they are for")
 
 
 class Playbook(Struct, frozen=True, forbid_unknown_fields=True):
     """One file of `playbooks/library`. `for` lists the kinds of key; `issuer` is a module of `rotators.issuers`.
 
-    `issuer` may be left out where people do everything (`create.by = "person"` and `retire.open`).
+    `issuer` may be left out where people do everything (`create.by = "person"` and `retire.open`). `create` and `store`
+    may be left out where the key gets no successor of its own sort: it ends itself, or `replace.use` takes its place.
+    `named` playbooks are never chosen by the kind of key alone: they must be asked for by name.
     """
 
     id: Slug
     title: str
     kinds: tuple[str, ...] = field(name="for")
+    named: bool = False
     issuer: Name | None = None
     issuer_settings: dict[str, str] = {}
     evidence: Evidence = Evidence()
@@ -228,7 +246,9 @@ class Playbook(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("create and store go together: making a key and keeping it is one step")
         if self.consumers and self.store is None:
             raise ValueError("consumers need a store to be given the new key from")
-        if self.issuer is None and (self.create is None or self.create.by is not By.PERSON or not self.retire.open):
+        by_hand = self.create is not None and self.create.by is By.PERSON
+        replaced = self.create is None and self.replace is not None and self.replace.use
+        if self.issuer is None and not ((by_hand or replaced) and self.retire.open):
             raise ValueError('without an issuer, create.by must be "person" and retire.open the page of the old key')
         _settings(self.issuer_settings)
 

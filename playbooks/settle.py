@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _OWN = {"use", "managed"}
-_TABLES = {"evidence", "contain", "verify", "retire", "prove", "approvals"}
+_TABLES = {"evidence", "contain", "create", "verify", "retire", "prove", "approvals"}
+_REPLACE = {"use", "suggest", "docs", "files"}
 _WHOLE = re.compile(r"\d{1,3}")
 
 
@@ -22,7 +23,8 @@ def settled(book: Playbook, sets: Mapping[str, str]) -> Playbook:
     """Return the playbook with these settings laid over it.
 
     Names: `issuer.SETTING`, `store.use`, `store.SETTING`, `store.write.FIELD`, `consumers.N.use`, `consumers.N.SETTING`
-    (N from 0; the next free one adds a consumer), `sessions.N.…`, and the slots' own keys such as `retire.soak`.
+    (N from 0; the next free one adds a consumer), `sessions.N.…`, `replace.use`, `replace.SETTING`, and the slots' own
+    keys such as `retire.soak` or `create.open`.
     Whatever does not fit is a `PlaybookError` that names it.
     """
     if not sets:
@@ -42,7 +44,7 @@ def settled(book: Playbook, sets: Mapping[str, str]) -> Playbook:
 
 def chosen(sets: Mapping[str, str], book: str) -> dict[str, str]:
     """Return the settings of a config that are meant for this playbook; `BOOK.store.path` wins over `store.path`."""
-    heads = {"issuer", "store", "consumers", "sessions", *_TABLES}
+    heads = {"issuer", "store", "consumers", "sessions", "replace", *_TABLES}
     found = {n: v for n, v in sets.items() if n.partition(".")[0] in heads}
     return found | {n.removeprefix(f"{book}."): v for n, v in sets.items() if n.startswith(f"{book}.")}
 
@@ -61,9 +63,13 @@ def _lay(data: dict[str, Any], path: list[str], value: str) -> None:
             if int(number) == len(members):
                 members.append({"use": "", "settings": {}})
             _hand(members[int(number)], name, value)
+        case ["replace", name]:
+            held = data["replace"] or {"suggest": "a way without a stored key", "settings": {}}
+            data["replace"] = held
+            (held if name in _REPLACE else held["settings"])[name] = value
         case [table, name] if table in _TABLES:
-            held = data[table].get(name)
-            data[table][name] = _typed(value, held)
+            slot = _there(data, table)
+            slot[name] = _typed(value, slot.get(name))
         case _:
             raise ValueError(path)
 

@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from playbooks import mint, prove
-from playbooks.bench import CREATE, Bench, encoded
+from playbooks.bench import CREATE, PREFLIGHT, Bench, encoded
 from playbooks.plan import Action
-from rotators.interface import Fact, ProviderError, SelfRevoker, State, Style, Trouble
+from rotators.interface import (
+    Fact,
+    Forewarned,
+    Presence,
+    ProviderError,
+    Quarantine,
+    Replacer,
+    Roomy,
+    SelfRevoker,
+    State,
+    Style,
+    Trouble,
+)
 from rotators.step import Context, Done, Failed, Outcome, Step, Waiting
 from verifier.model import Dead
 
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
     from rotators.interface import KeyRef
 
 MOST_FACTS = 200
+BEFORE, FORMER = "before", "former"
 
 
 def build(bench: Bench) -> Step:
@@ -73,16 +86,56 @@ def _preflight(bench: Bench) -> Trio:
             ref = bench.issuer.locate(ctx.old)
             if ref.state is State.GONE:
                 return Failed("the issuer says that this key is gone already", "`lapse verify KEY` proves it")
-            facts = bench.issuer.preflight()
+            facts = [*bench.issuer.preflight(), *_forewarned(bench)]
             output = {"ref": encoded(ref), "id": ref.id, "owner": ref.owner, "state": ref.state.value}
-            note = "; ".join(f"{f.about}: {f.text}" for f in facts) or note
+            if bench.plan.makes is not None and isinstance(bench.issuer, Roomy):
+                spare = bench.issuer.room(ref)
+                output |= {"room": spare.id} if spare is not None else {}
+        else:
+            facts = _forewarned(bench)
+        note = "; ".join(f"{f.about}: {f.text}" for f in facts) or note
         if bench.world.store is not None:
             bench.store.current()
+        way = bench.world.successor
+        if way is not None and way.present(bench.world.old, ctx.marker) is Presence.OTHERS:
+            return Failed(f"somebody else has {way.about()} already", "name another with --set replace.role=NAME")
         verdict = bench.world.probe(bench.world.old)
         output |= {"old": prove.word(verdict), "asked": bench.world.now().isoformat()}
         return Done(note, output)
 
     return do, _never, None
+
+
+def _forewarned(bench: Bench) -> list[Fact]:
+    """Ask everybody else who acts in the run whether they will be able to: what is surely missing stops it here."""
+    world = bench.world
+    facts: list[Fact] = []
+    for hand in (world.store, *world.consumers, *world.sessions):
+        if isinstance(hand, Forewarned):
+            facts.extend(hand.preflight())
+    if world.successor is not None:
+        facts.extend(world.successor.preflight(world.old))
+    return facts
+
+
+def _room(bench: Bench) -> Trio:
+    issuer = bench.issuer
+
+    def check(ctx: Context) -> Outcome | None:
+        if isinstance(issuer, Roomy) and issuer.room(bench.old_ref(ctx)) is not None:
+            return None
+        return Done("there is room for one more key")
+
+    def do(ctx: Context) -> Outcome:
+        spare = issuer.room(bench.old_ref(ctx)) if isinstance(issuer, Roomy) else None
+        if spare is None:
+            return Done("there is room for one more key")
+        if spare.id != ctx.outputs[PREFLIGHT].get("room"):
+            return Failed(f"it is {spare.id} now that could go, which nobody agreed to", "begin a new rotation")
+        issuer.retire(spare)
+        return Done(f"deleted {spare.id}, which was inactive and never used", {"id": spare.id})
+
+    return do, check, lambda _ctx: Done("a spare key that was deleted stays so; nobody had ever used it")
 
 
 def _snapshot(bench: Bench) -> Trio:
@@ -201,6 +254,10 @@ def _disable(bench: Bench) -> Trio:
 
 
 def _delete(bench: Bench) -> Trio:
+    in_place = bench.issuer.style is Style.REPLACE and bench.plan.makes is None
+    if in_place and isinstance(bench.issuer, Replacer):
+        return _scramble(bench, bench.issuer)
+
     def check(ctx: Context) -> Outcome | None:
         said = bench.issuer.state(bench.old_ref(ctx))
         return Done("the issuer says that it is gone") if said is State.GONE else None
@@ -222,6 +279,26 @@ def _delete(bench: Bench) -> Trio:
     return do, check, None
 
 
+def _scramble(bench: Bench, issuer: Replacer) -> Trio:
+    """End a secret that cannot be deleted and has no successor of its sort: set another one, and forget it."""
+
+    def check(ctx: Context) -> Outcome | None:
+        try:
+            issuer.locate(ctx.old)
+        except ProviderError as e:
+            if e.trouble is not Trouble.GONE:
+                raise
+            return Done("the issuer has another secret for it")
+        return None
+
+    def do(ctx: Context) -> Outcome:
+        old = bench.old_ref(ctx)
+        issuer.apply(old, issuer.mint(old, ctx.marker).parts)
+        return Done("a secret that nobody keeps is set")
+
+    return do, check, None
+
+
 def _hand_delete(bench: Bench) -> Trio:
     def do(ctx: Context) -> Outcome:
         if isinstance(bench.world.probe(bench.world.old), Dead):
@@ -235,19 +312,77 @@ def _hand_delete(bench: Bench) -> Trio:
 def _sessions(bench: Bench) -> Trio:
     killer = bench.world.sessions[bench.planned.hand]
 
+    def was() -> str:
+        return next((e.data["was"] for e in bench.notes() if e.text == BEFORE), "")
+
     def do(ctx: Context) -> Outcome:
-        return killer.kill(bench.world.old, bench.old_ref(ctx), ctx.intent_at)
+        old, ref = bench.world.old, bench.old_ref(ctx)
+        if isinstance(killer, Quarantine) and killer.stops_new and not was():
+            bench.note(BEFORE, {"was": "shut" if killer.shut(old, ref) else "open"})
+        outcome = killer.kill(old, ref, ctx.intent_at)
+        if isinstance(outcome, Done):
+            output = {**outcome.output, "killed": ctx.intent_at.isoformat()}
+            return Done(outcome.note, {**output, "was": was()} if was() else output)
+        return outcome
 
     def undo(ctx: Context) -> Outcome:
+        if was() == "shut":
+            return Done("it was stopped before this rotation, by somebody else: left so")
         return killer.undo(bench.world.old, bench.old_ref(ctx))
 
     return do, _never, undo if bench.planned.undo else None
 
 
+def _lift(bench: Bench) -> Trio:
+    killer = bench.world.sessions[bench.planned.hand]
+    killing = f"sessions-{bench.planned.hand + 1}"
+
+    def do(ctx: Context) -> Outcome:
+        old, ref = bench.world.old, bench.old_ref(ctx)
+        if not isinstance(killer, Quarantine):
+            return Done("nothing to lift")
+        if ctx.outputs[killing].get("was") == "shut":
+            if not killer.shut(old, ref):
+                return Done("somebody else has opened it again")
+            said = f"{ref.owner} was stopped before this rotation, by somebody else: open it"
+            return Waiting("person", instructions=f"{said}, then `lapse resume {ctx.run}`")
+        killed = datetime.fromisoformat(ctx.output(killing, "killed"))
+        return killer.lift(old, ref, killed, ctx.intent_at)
+
+    return do, _never, lambda _ctx: Done("what was stopped for the rotation stays open")
+
+
+def _setup(bench: Bench) -> Trio:
+    def check(ctx: Context) -> Outcome | None:
+        if bench.successor.present(bench.world.old, ctx.marker) is Presence.OURS:
+            return Done(f"{bench.successor.about()} is there")
+        return None
+
+    def do(ctx: Context) -> Outcome:
+        if not any(e.text == FORMER for e in bench.notes()):
+            bench.note(FORMER, {"is": bench.successor.snapshot()})
+        return bench.successor.setup(bench.world.old, ctx.marker)
+
+    def undo(ctx: Context) -> Outcome:
+        former = next((e.data["is"] for e in bench.notes() if e.text == FORMER), None)
+        if former is None:
+            return Done("nothing was set up")
+        return bench.successor.undo(bench.world.old, ctx.marker, former)
+
+    return do, check, undo if bench.planned.undo else None
+
+
+def _works(bench: Bench) -> Trio:
+    return (lambda ctx: prove.works(bench, ctx)), _never, None
+
+
 def _suggest(bench: Bench) -> Trio:
-    def do(_ctx: Context) -> Outcome:
+    def do(ctx: Context) -> Outcome:
         found = bench.plan.replace
-        return Done(found.suggest if found else "", {"docs": found.docs} if found and found.docs else {})
+        said = found.suggest if found else ""
+        if found and found.files:
+            said = f"{said}; `lapse playbooks successor {ctx.run} -o FOLDER` writes the files for it"
+        return Done(said, {"docs": found.docs} if found and found.docs else {})
 
     return do, _never, None
 
@@ -276,6 +411,10 @@ _BUILDERS: dict[Action, Callable[[Bench], Trio]] = {
     Action.DELETE: _delete,
     Action.HAND_DELETE: _hand_delete,
     Action.SESSIONS: _sessions,
+    Action.LIFT: _lift,
+    Action.ROOM: _room,
+    Action.SETUP: _setup,
+    Action.WORKS: _works,
     Action.PROVE: _prove,
     Action.SUGGEST: _suggest,
 }

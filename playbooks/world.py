@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar
 
-from rotators.interface import Consumer, Issuer, ProviderError, SessionKiller, Store
+from rotators.interface import Consumer, Issuer, ProviderError, SessionKiller, Store, Successor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,6 +59,7 @@ class World:
     ask: Callable[[str], Secret | None] = nobody
     record: Callable[..., None] = silent
     now: Callable[[], datetime] = present
+    successor: Successor | None = None
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,25 @@ def _is_killer(hand: object) -> TypeGuard[SessionKiller]:
     return isinstance(hand, SessionKiller)
 
 
+def _is_successor(hand: object) -> TypeGuard[Successor]:
+    return isinstance(hand, Successor)
+
+
 ISSUERS = Family("rotators.issuers", "issuer", _is_issuer)
 STORES = Family("rotators.stores", "store", _is_store)
 CONSUMERS = Family("rotators.consumers", "consumer", _is_consumer)
 SESSIONS = Family("rotators.sessions", "session killer", _is_killer)
+SUCCESSORS = Family("rotators.successors", "successor", _is_successor)
 
 
 def hands(
     plan: Plan, modules: frozenset[str], resolve: Callable[[str], str]
-) -> tuple[Issuer | None, Store | None, tuple[Consumer, ...], tuple[SessionKiller, ...]]:
+) -> tuple[Issuer | None, Store | None, tuple[Consumer, ...], tuple[SessionKiller, ...], Successor | None]:
     """Build everybody whom a plan names."""
     return (
         ISSUERS.make(plan.issuer, modules, resolve) if plan.issuer else None,
         STORES.make(plan.store, modules, resolve) if plan.store else None,
         tuple(CONSUMERS.make(c, modules, resolve) for c in plan.consumers),
         tuple(SESSIONS.make(s, modules, resolve) for s in plan.sessions),
+        SUCCESSORS.make(plan.successor, modules, resolve) if plan.successor else None,
     )

@@ -14,7 +14,6 @@ from lapse.output.console import out, raw, safe, say
 from lapse.rotation import Desk, pairs, person, reader, said_plainly, verdict_of
 from lapse.sections import Duration
 from playbooks.plan import Mode
-from rotators.interface import Style
 from rotators.step import Effect
 
 if TYPE_CHECKING:
@@ -88,15 +87,7 @@ def span_of(text: str) -> Duration:
 
 def show(made: Plan) -> None:
     """Print a plan for people: every step with its effect, its rights, its way back and who must agree."""
-    out(f"{made.short}  {made.kind}  {made.mode} rotation by {made.playbook}: {safe(made.title)}")
-    for label, used in (("issuer", made.issuer), ("store", made.store)):
-        if used is not None:
-            settings = " ".join(f"{n}={safe(v)}" for n, v in sorted(used.settings.items()))
-            out(f"  {label:<9} {used.name} {settings}".rstrip())
-    if made.also_dies:
-        out(f"  also dies {safe(made.also_dies)}")
-    if made.style is Style.REVOKE and made.makes is None:
-        out("  note      no new key is made: whatever still uses the old one stops working")
+    _head(made)
     for i, s in enumerate(made.steps, 1):
         out(f"{i:>3}. {s.name:<12} {s.effect:<9} {safe(s.title)}")
         if s.permissions:
@@ -108,3 +99,19 @@ def show(made: Plan) -> None:
         if s.approvals:
             people = "one person" if s.approvals == 1 else f"{s.approvals} people other than who starts it"
             out(f"     {'approval':<12} {people}")
+
+
+def _head(made: Plan) -> None:
+    out(f"{made.short}  {made.kind}  {made.mode} rotation by {made.playbook}: {safe(made.title)}")
+    for label, used in (("issuer", made.issuer), ("store", made.store), ("new way", made.successor)):
+        if used is not None:
+            settings = " ".join(f"{n}={safe(v)}" for n, v in sorted(used.settings.items()))
+            out(f"  {label:<9} {used.name} {settings}".rstrip())
+    if made.also_dies:
+        out(f"  also dies {safe(made.also_dies)}")
+    if made.makes is None:
+        gone = "whatever still uses the old one stops working"
+        instead = "; it goes over to the new way" if made.successor is not None else ""
+        out(f"  note      no new key is made: {gone}{instead}")
+    for note in made.notes:
+        out(f"  note      {safe(note)}")

@@ -88,8 +88,12 @@ class Aws:
         """Take the slot's settings; nothing is called yet."""
         self._settings = settings
 
-    def client(self, service: str, *, leaked: str = "", quick: bool = False, mark: str = "") -> BaseClient:
+    def client(
+        self, service: str, *, leaked: str = "", quick: bool = False, mark: str = "", home: bool = False
+    ) -> BaseClient:
         """Return a client of the admin; `quick` bounds each call to a few seconds, for evidence.
+
+        `home` asks in the region where the partition keeps the record of its global services (IAM among them).
 
         `mark` is for calls that must not be sent twice: no retries, and the mark in the User-Agent, which CloudTrail
         keeps. An admin login that is the leaked key itself is `ProviderError(REFUSED)`.
@@ -106,7 +110,8 @@ class Aws:
                 user_agent_extra=f"lapse/{mark}" if mark else "lapse",
             )
             endpoint = self._settings.get("endpoint") or None
-            return cast("BaseClient", session.client(service, config=config, endpoint_url=endpoint))
+            region = _home(session.region_name) if home else None
+            return cast("BaseClient", session.client(service, config=config, endpoint_url=endpoint, region_name=region))
 
     def _refuse_leaked(self, leaked: str) -> None:
         for session in (self._base, self._session):
@@ -137,6 +142,12 @@ class Aws:
             aws_session_token=got["SessionToken"],
             region_name=self._base.region_name,
         )
+
+
+def _home(region: str | None) -> str:
+    """https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-concepts.html#cloudtrail-concepts-global-service-events."""
+    parts = {"us-gov": "us-gov-west-1", "cn": "cn-north-1"}
+    return next((home for prefix, home in parts.items() if (region or "").startswith(f"{prefix}-")), "us-east-1")
 
 
 def role_of(arn: str) -> str:

@@ -65,7 +65,7 @@ def preflight(way: Aws, actions: Sequence[str]) -> list[Fact]:
 
 def maker(way: Aws, key: KeyRef, since: datetime, marker: str) -> Maker:
     """Ask CloudTrail who made `key`: our calls carry `marker` in their User-Agent. It may lag by 15 minutes."""
-    trail = cast("CloudTrailClient", way.client("cloudtrail", quick=True))
+    trail = cast("CloudTrailClient", way.client("cloudtrail", quick=True, home=True))
     try:
         with aws("look up who made the key"):
             for event in _events(trail, "EventName", "CreateAccessKey", since):

@@ -1,14 +1,14 @@
 """AWS IAM user access keys (`AKIA…`): two a user, reversible, without a label.
 
 CreateAccessKey has no name, tag or idempotency token, so an interrupted mint is known by the list before it, its time
-and never having been used, and by CloudTrail where that has already arrived: our calls carry the run's marker in
-their User-Agent. A key that CloudTrail says somebody else made is nobody's orphan.
+and never having been used, and by CloudTrail: our calls carry the run's marker in their User-Agent. While CloudTrail
+may still be late nothing is decided; what it says is by somebody else is nobody's orphan (docs/adr/010).
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 from msgspec.structs import replace
@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from rotators.clouds.aws import Aws, AwsError, aws
 from rotators.clouds.aws_evidence import Maker, gather, maker, preflight
 from rotators.interface import KeyRef, Minted, ProviderError, State, Style, Trouble
+from verifier.egress.address import loopback
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_iam.type_defs import AccessKeyLastUsedTypeDef
@@ -31,15 +31,18 @@ if TYPE_CHECKING:
 LIMIT = 2
 SKEW = timedelta(seconds=60)
 _STOP, _MAKE_ROOM = "stop", "delete_inactive_unused"
-_BY_TRAIL = "proven"
+_BY_TRAIL, _YOUNG = "proven", "young"
+TRAIL = timedelta(minutes=15)
+"""How late CloudTrail may be, says AWS: "within 15 minutes of an API call, on average about 5"."""
 
 
 class AwsIam:
     """Access keys of IAM users.
 
     Settings: `user` (whose key it is, where the admin may not ask), `if_full` = `stop` or `delete_inactive_unused`
-    (with two keys: delete one that is inactive and was never used, other than the leaked one), `orphans` = `proven`
-    (only what CloudTrail says we made is an orphan; it may lag by 15 minutes), and those of `rotators.clouds.aws`.
+    (with two keys, one that is inactive and was never used, other than the leaked one, may be deleted, in a step of its
+    own), `orphans` = `proven` (only what CloudTrail says we made is an orphan) or `young` (CloudTrail is not waited
+    for), and those of `rotators.clouds.aws`.
     """
 
     name = "aws_iam"
@@ -70,11 +73,12 @@ class AwsIam:
         """Take the slot's settings; an unknown choice is `ProviderError(REFUSED)`."""
         self._settings = settings
         self._aws = Aws(settings)
-        for name, choices in (("if_full", (_STOP, _MAKE_ROOM)), ("orphans", ("", _BY_TRAIL))):
+        for name, choices in (("if_full", (_STOP, _MAKE_ROOM)), ("orphans", ("", _BY_TRAIL, _YOUNG))):
             if (value := settings.get(name, choices[0])) not in choices:
                 raise ProviderError(
                     Trouble.REFUSED, f"{name} = {value!r} is not one of {', '.join(filter(None, choices))}"
                 )
+        self.makes_room = settings.get("if_full") == _MAKE_ROOM
 
     def preflight(self) -> Sequence[Fact]:
         """Name the admin, and ask IAM whether it may do what a rotation does."""
@@ -109,8 +113,9 @@ class AwsIam:
         return self._keys(self._iam(), ref.owner)
 
     def mint(self, ref: KeyRef, marker: str) -> Minted:
-        """Create a key for the same user; with two there it is `ProviderError(FULL)` unless told to make room."""
-        self._make_room(ref)
+        """Create a key for the same user; with two there it is `ProviderError(FULL)`: nothing is deleted here."""
+        if len(self.siblings(ref)) >= LIMIT:
+            raise ProviderError(Trouble.FULL, self._full(ref.owner))
         iam = self._iam(ref.id, mark=marker)
         try:
             with aws(f"create an access key for {ref.owner}"):
@@ -126,19 +131,21 @@ class AwsIam:
     def _full(user: str) -> str:
         return f"user {user} has {LIMIT} access keys already, and inactive ones count: delete one that nobody uses"
 
-    def _make_room(self, ref: KeyRef) -> None:
+    def room(self, ref: KeyRef) -> KeyRef | None:
+        """Return the key that could go for a new one: inactive, never used, not the leaked one, if told so."""
         keys = self.siblings(ref)
         if len(keys) < LIMIT:
-            return
+            return None
         spare = [k for k in keys if k.id != ref.id and k.state is State.DISABLED and k.never_used is True]
-        if self._settings.get("if_full", _STOP) != _MAKE_ROOM or not spare:
+        if not self.makes_room or not spare:
             raise ProviderError(Trouble.FULL, f"{self._full(ref.owner)} ({', '.join(k.id for k in keys)})")
-        self.retire(spare[0])
+        return spare[0]
 
     def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
         """List keys not in `before`, made since (less 60 s of clock skew), never used, not made by others.
 
-        One that CloudTrail proves to be ours has the marker as its label.
+        One that CloudTrail proves to be ours has the marker as its label. While CloudTrail may still be late about a
+        key it is `ProviderError(LATER)`.
         """
         known = {*before, ref.id}
         young = [
@@ -149,13 +156,25 @@ class AwsIam:
             and key.created is not None
             and key.created >= since - SKEW
         ]
-        proof = self._settings.get("orphans") == _BY_TRAIL
+        choice = self._settings.get("orphans", "")
+        proof = choice == _BY_TRAIL
         said = [(key, maker(self._aws, key, since - SKEW, marker)) for key in young]
+        silent = [key for key, by in said if by is Maker.SILENT and key.created is not None]
+        if silent and choice != _YOUNG and not self._sandbox():
+            over = max(key.created for key in silent if key.created is not None) + TRAIL
+            if (wait := over - datetime.now(UTC)) > timedelta(0):
+                names = ", ".join(key.id for key in silent)
+                reason = f"CloudTrail does not say yet who made {names}; nothing is deleted on a guess"
+                raise ProviderError(Trouble.LATER, reason, min(wait, timedelta(minutes=3)))
         return [
             replace(key, label=marker) if by is Maker.OURS else key
             for key, by in said
             if by is Maker.OURS or (by is Maker.SILENT and not proof)
         ]
+
+    def _sandbox(self) -> bool:
+        """Say whether this is no AWS but a simulator on this machine, whose CloudTrail is never late."""
+        return loopback(str(self._iam().meta.endpoint_url))
 
     def disable(self, ref: KeyRef) -> None:
         """Set the key inactive. One that is gone is `ProviderError(GONE)`: somebody else was here."""

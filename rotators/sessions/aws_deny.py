@@ -52,6 +52,19 @@ class AwsDeny:
         self._roles = [r.strip() for r in settings.get("roles", "").split(",") if r.strip()]
         if self._scope not in (_SESSIONS, _EVERYTHING):
             raise ProviderError(Trouble.REFUSED, f"scope = {self._scope!r} is neither sessions nor everything")
+        self.stops_new = self._scope == _EVERYTHING
+
+    def shut(self, old: Credential, ref: KeyRef) -> bool:
+        """Say no: the policy bears this credential's name, so it is nobody else's."""
+        _ = (old, ref)
+        return False
+
+    def lift(self, old: Credential, ref: KeyRef, killed: datetime, moment: datetime) -> Outcome:
+        """Narrow the deny to sessions from before `moment`: keys go on, what the old one opened does not."""
+        _ = killed
+        with aws(f"narrow the deny on user {ref.owner}"):
+            self._iam(old).put_user_policy(UserName=ref.owner, PolicyName=_name(old), PolicyDocument=_older(moment))
+        return Done(f"user {ref.owner}: only sessions from before {_stamp(moment)} are denied", {"policy": _name(old)})
 
     def preflight(self) -> Sequence[Fact]:
         """Have IAM simulate the admin's rights; those on roles count only where roles are named."""

@@ -54,12 +54,24 @@ class EntraSignIns:
         if self._mode == _USERS and not self._users:
             raise ProviderError(Trouble.REFUSED, "mode = users needs `users`: whom to sign out")
         self.reversible = self._mode != _USERS
+        self.stops_new = self._mode == _PRINCIPAL
+
+    def shut(self, old: Credential, ref: KeyRef) -> bool:
+        """Say whether the principal is off."""
+        _ = ref
+        app = _app(old)
+        said = self._graph.ask(graph.PRINCIPAL, graph.Holder, f"find the principal of {app}", fill={"app": app})
+        return not said.account_enabled
+
+    def lift(self, old: Credential, ref: KeyRef, killed: datetime, moment: datetime) -> Outcome:
+        """Switch the principal on: tokens fetched before were never held by its being off, so there is no waiting."""
+        _ = (killed, moment)
+        return self.undo(old, ref)
 
     def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
         """Wait for tokens to expire, switch the principal off, or sign the users out; repeating is harmless.
 
-        `was` is the principal's former state, `possible_until` when the last access token from before
-        `moment` is over.
+        `possible_until` is when the last access token from before `moment` is over.
         """
         _ = ref
         self._way.refuse_leaked(old.parts["secret"].reveal())
@@ -74,8 +86,7 @@ class EntraSignIns:
         said = self._graph.ask(graph.PRINCIPAL, graph.Holder, f"find the principal of {app}", fill={"app": app})
         if said.account_enabled:
             self._switch(app, on=False)
-        was = "enabled" if said.account_enabled else "disabled"
-        return Done(f"the principal of application {app} is off", {**until, "was": was})
+        return Done(f"the principal of application {app} is off", until)
 
     def undo(self, old: Credential, ref: KeyRef) -> Outcome:
         """Switch the principal on again; users cannot be signed in again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from world import KIND, OLD, START, SimConsumer, SimIssuer, SimSessions, SimStore, Small, old
+from world import KIND, OLD, START, SimConsumer, SimIssuer, SimSessions, SimStore, SimSuccessor, Small, old
 
 from playbooks.journal import Entry, Taken, Unknown, What
 from playbooks.plan import Facts, HandFacts, IssuerFacts, Mode, Plan, plan
@@ -55,6 +55,24 @@ issuer = "sim"
 times = 3
 window = "5s"
 """
+WAY = """
+id = "sim-way"
+title = "A key whose place a role takes"
+for = ["sim_key"]
+issuer = "sim"
+[[sessions]]
+use = "simsessions"
+[retire]
+drain = "2s"
+soak = "3s"
+[prove]
+times = 3
+window = "6s"
+[replace]
+suggest = "a role"
+use = "simsuccessor"
+"""
+BOTH = BOOK.replace('suggest = "use sessions"', 'suggest = "a role"\nuse = "simsuccessor"')
 PERSON = """
 id = "sim-person"
 title = "No API"
@@ -86,14 +104,27 @@ def facts(small: Small, text: str) -> Facts:
         public={"id": OLD},
         since=START.isoformat(),
         issuer=IssuerFacts(
-            issuer.style, issuer.reversible, issuer.propagation.total_seconds(), issuer.permissions, issuer.also_dies
+            issuer.style,
+            issuer.reversible,
+            issuer.propagation.total_seconds(),
+            issuer.permissions,
+            issuer.also_dies,
+            issuer.makes_room,
         )
         if issuer
         else None,
         store=HandFacts(SimStore.permissions) if book.store else None,
         consumers=tuple(HandFacts(SimConsumer.permissions) for _ in book.consumers),
-        sessions=tuple(HandFacts(SimSessions.permissions, SimSessions(small).reversible) for _ in book.sessions),
+        sessions=tuple(
+            HandFacts(SimSessions.permissions, SimSessions(small).reversible, SimSessions(small).stops_new)
+            for _ in book.sessions
+        ),
+        successor=_way(SimSuccessor(small)) if book.replace and book.replace.use else None,
     )
+
+
+def _way(way: SimSuccessor) -> HandFacts:
+    return HandFacts(way.permissions, way.reversible, displaces=way.displaces(old()), about=way.about())
 
 
 def planned(small: Small, text: str = BOOK, mode: Mode = Mode.GRACEFUL) -> Plan:

@@ -117,10 +117,12 @@ def test_a_crash_at_every_single_boundary(name: str) -> None:
     flaps=st.booleans(),
     mode=st.sampled_from(Mode),
     reversible=st.booleans(),
-    lost=st.frozensets(st.sampled_from(["mint", "put", "disable", "retire", "push", "deny"]), max_size=4),
+    lost=st.frozensets(st.sampled_from(["mint", "put", "disable", "retire", "push", "deny", "lift"]), max_size=4),
     colleagues=st.integers(0, 2),
+    stops_new=st.booleans(),
+    full=st.booleans(),
 )
-def test_many_crashes_and_lost_answers(  # noqa: PLR0917  # what hypothesis draws
+def test_many_crashes_and_lost_answers(  # noqa: PLR0913, PLR0917  # what hypothesis draws
     crashes: frozenset[int],
     marks: bool,
     flaps: bool,
@@ -128,8 +130,14 @@ def test_many_crashes_and_lost_answers(  # noqa: PLR0917  # what hypothesis draw
     reversible: bool,
     lost: frozenset[str],
     colleagues: int,
+    stops_new: bool,
+    full: bool,
 ) -> None:
-    scene = Scene(crashes, {"marks": marks, "flaps": flaps, "reversible": reversible}, mode=mode)
+    more: dict[str, object] = {"stops_new": stops_new, "lift_after": 5}
+    scene = Scene(crashes, {"marks": marks, "flaps": flaps, "reversible": reversible, **more}, mode=mode)
+    if full:
+        scene.small.spare()
+        colleagues = 0
     for op in lost:
         scene.small.trouble(op, "lost")
     for _ in range(colleagues):

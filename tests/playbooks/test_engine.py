@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from stage import BOOK, IN_PLACE, PERSON, Remembered, drive, planned
+from stage import BOOK, IN_PLACE, PERSON, WAY, Remembered, drive, planned
 from world import OLD, Small
 
 from playbooks.engine import MOST_TRIES, Engine, Refused
 from playbooks.journal import End, Status, Taken, What
-from playbooks.plan import Mode
+from playbooks.plan import Action, Mode
 from rotators.interface import Trouble
-from rotators.step import Done, Failed, Outcome, Waiting
+from rotators.step import Done, Effect, Failed, Outcome, Waiting
 from verifier.secret import Secret
 
 RUN = "r-1"
@@ -83,6 +83,61 @@ def test_a_colleagues_key_in_the_middle_is_left_alone() -> None:
     live = desk.small.keys()
     assert theirs in live
     assert desk.small.harmed() == []
+
+
+def test_a_colleagues_key_is_no_orphan_though_nothing_tells_whose_it_is() -> None:
+    desk = Desk(marks=False, no_audit=True)
+    desk.start()
+    desk.until("snapshot")
+    theirs = desk.small.colleague_makes()  # between the snapshot and the mint, and never used
+    assert isinstance(desk.drive(), Done)
+    assert set(desk.small.keys("colleague")) == {theirs}
+    assert desk.small.harmed() == []
+
+
+def test_two_keys_of_which_one_is_ours_are_left_to_a_person() -> None:
+    desk = Desk(marks=False, no_audit=True)
+    desk.start()
+    desk.until("snapshot")
+    desk.small.trouble("mint", "lost")
+    desk.engine.advance(RUN)
+    theirs = desk.small.colleague_makes()
+    ours = desk.small.keys("us")
+    said = desk.drive()
+    assert isinstance(said, Waiting)
+    assert "none says which" in said.instructions
+    assert desk.engine.state(RUN).status is Status.WAITING, "not ended as if nothing had been made"
+    assert set(desk.small.keys()) == {OLD, theirs, *ours}
+    desk.small.db.execute("DELETE FROM keys WHERE creator='us'")
+    desk.small.db.execute("UPDATE keys SET used=1 WHERE creator='colleague'")
+    desk.engine.resume(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.harmed() == []
+
+
+def test_a_key_made_long_after_a_lost_attempt_is_not_of_it() -> None:
+    desk = Desk(marks=False, no_audit=True)
+    desk.start()
+    desk.until("snapshot")
+    desk.small.trouble("mint", Trouble.LATER)  # it was never made, but nobody here knows
+    desk.engine.advance(RUN)
+    desk.small.pass_time(400)
+    theirs = desk.small.colleague_makes()
+    assert isinstance(desk.drive(), Done)
+    assert set(desk.small.keys("colleague")) == {theirs}
+
+
+def test_a_mint_that_was_refused_leaves_nothing_to_look_for() -> None:
+    desk = Desk(marks=False, no_audit=True)
+    desk.start()
+    desk.until("snapshot")
+    desk.small.trouble("mint", Trouble.DENIED)
+    assert isinstance(desk.drive(), Failed)
+    theirs = desk.small.colleague_makes()
+    if desk.engine.state(RUN).end is None:
+        desk.engine.undo(RUN, "bob")
+        desk.drive()
+    assert theirs in set(desk.small.keys())
 
 
 def test_a_key_that_could_not_be_stored_is_retired_by_its_note_alone() -> None:
@@ -231,6 +286,20 @@ def test_missing_rights_and_full_slots_are_found_before_the_first_change(trouble
     assert desk.small.keys() == [OLD]
 
 
+@pytest.mark.parametrize(("op", "text"), [("consumer preflight", BOOK), ("way preflight", WAY)])
+def test_what_a_later_step_lacks_is_found_before_the_first_change(op: str, text: str) -> None:
+    desk = Desk(text, mode=Mode.EMERGENCY)
+    desk.small.trouble(op, Trouble.DENIED)
+    desk.start()
+    said = desk.drive()
+    assert isinstance(said, Failed)
+    assert "right that the plan names" in said.hint
+    state = desk.engine.state(RUN)
+    assert state.end is End.FAILED
+    assert not state.changed()
+    assert desk.small.denied() == 0
+
+
 def test_rights_lost_at_the_delete_leave_a_run_that_goes_on() -> None:
     desk = Desk()
     desk.small.trouble("retire", Trouble.DENIED)
@@ -266,6 +335,144 @@ def test_an_emergency_stops_the_old_key_before_anything_else() -> None:
     assert done[:5] == ["evidence", "preflight", "contain", "sessions-1", "snapshot"]
     assert "soak" not in done
     assert "drain" not in done
+
+
+QUARANTINE = {"stops_new": True, "lift_after": 30}
+
+
+def test_what_stops_the_new_key_too_is_lifted_before_that_is_looked_at() -> None:
+    desk = Desk(mode=Mode.EMERGENCY, **QUARANTINE)
+    desk.start()
+    steps = [s.name for s in desk.engine.state(RUN).plan.steps]
+    assert steps.index("sessions-1") < steps.index("create") < steps.index("lift-1") < steps.index("verify")
+    assert not desk.engine.state(RUN).plan.step("lift-1").approvals, "the old key is disabled by itself"
+    desk.until("create")
+    assert desk.small.denied() == 1
+    said = desk.engine.advance(RUN)
+    assert isinstance(said, Waiting)
+    assert "sessions are not over" in said.instructions
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.denied() == 2
+    assert desk.small.store_works()
+    state = desk.engine.state(RUN)
+    killed, lifted = state.done("sessions-1"), state.done("lift-1")
+    assert killed is not None
+    assert lifted is not None
+    assert (lifted.at - killed.at).total_seconds() >= 30
+
+
+def test_where_nothing_else_holds_the_old_key_somebody_agrees_to_the_lift() -> None:
+    desk = Desk(mode=Mode.EMERGENCY, reversible=False, **QUARANTINE)
+    desk.start()
+    lift = desk.engine.state(RUN).plan.step("lift-1")
+    assert lift.approvals == 1
+    assert "works again from here until it is retired" in lift.title
+    assert isinstance(desk.drive(approve=None), Waiting)
+    assert not desk.small.accepted(OLD, "old-planted-secret")
+    assert isinstance(desk.drive(), Done)
+
+
+def test_a_stop_of_somebody_elses_is_never_lifted() -> None:
+    desk = Desk(mode=Mode.EMERGENCY, **QUARANTINE)
+    desk.small.db.execute("INSERT INTO sessions VALUES (1, 1)")
+    desk.start()
+    said = desk.drive()
+    assert isinstance(said, Waiting)
+    assert said.on == "person"
+    assert "by somebody else" in said.instructions
+    assert desk.small.denied() == 1
+    desk.engine.undo(RUN, "bob")
+    desk.small.set(stops_new=False)  # so that the old key can be seen to work again
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.denied() == 1, "nor by an undo"
+
+
+def test_a_stop_that_somebody_lifts_is_lifted() -> None:
+    desk = Desk(mode=Mode.EMERGENCY, **QUARANTINE)
+    desk.small.db.execute("INSERT INTO sessions VALUES (1, 1)")
+    desk.start()
+    assert isinstance(desk.drive(), Waiting)
+    desk.small.db.execute("UPDATE sessions SET denied=0")
+    desk.engine.resume(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+
+
+def test_in_no_hurry_nobody_is_quarantined_and_the_plan_says_so() -> None:
+    desk = Desk(**QUARANTINE)
+    desk.start()
+    plan = desk.engine.state(RUN).plan
+    assert not {Action.SESSIONS, Action.LIFT} & {s.action for s in plan.steps}
+    assert "simsessions is left out" in plan.notes[0]
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.denied() == 0
+
+
+@pytest.mark.parametrize("step", ["sessions-1", "create", "lift-1", "verify", "consumer-1"])
+def test_a_quarantine_is_gone_after_an_undo(step: str) -> None:
+    desk = Desk(mode=Mode.EMERGENCY, **QUARANTINE)
+    desk.start()
+    desk.until(step)
+    desk.engine.undo(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.denied() == 0
+    assert desk.small.accepted(OLD, "old-planted-secret")
+    assert desk.small.keys() == [OLD]
+
+
+# ── room ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_full_slots_are_found_before_the_first_change() -> None:
+    desk = Desk(slots=1)
+    desk.start()
+    said = desk.drive()
+    assert isinstance(said, Failed)
+    assert "no room" in said.reason
+    assert desk.engine.state(RUN).end is End.FAILED
+
+
+def test_room_is_made_in_a_step_of_its_own_with_a_name_under_it() -> None:
+    desk = Desk()
+    spare = desk.small.spare()
+    desk.start()
+    plan = desk.engine.state(RUN).plan
+    assert plan.step("room").effect is Effect.DESTROYS
+    assert plan.index("room") < plan.index("create")
+    said = desk.drive(approve=None)
+    assert isinstance(said, Waiting)
+    assert said.on == "approval"
+    assert f"(now {spare})" in said.instructions, "who agrees sees which key it is"
+    assert desk.small.keys() == [OLD, spare]
+    desk.engine.approve(RUN, "ann")
+    desk.until("create")
+    assert desk.small.keys() == [OLD, *desk.small.keys("us")]
+    desk.engine.undo(RUN, "bob")  # the old key can still be brought back
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.keys() == [OLD]
+    assert desk.small.accepted(OLD, "old-planted-secret")
+
+
+def test_room_that_is_there_already_costs_nobodys_key() -> None:
+    desk = Desk(makes_room=True)
+    desk.start()
+    said = desk.drive(approve=None)
+    assert isinstance(said, Waiting)
+    assert "now there is room" in said.instructions
+    assert isinstance(desk.drive(), Done)
+    assert len(desk.small.keys()) == 1
+
+
+def test_another_key_than_the_one_agreed_on_is_left() -> None:
+    desk = Desk()
+    spare = desk.small.spare()
+    desk.start()
+    desk.engine.approve(RUN, "ann", ("room",))
+    desk.until("preflight")
+    desk.small.db.execute("UPDATE keys SET id='K-other' WHERE id=?", (spare,))
+    said = desk.drive()
+    assert isinstance(said, Failed)
+    assert "nobody agreed to" in said.reason
+    assert desk.small.keys() == [OLD, "K-other"]
 
 
 # ── approvals ──────────────────────────────────────────────────────────────────────────────────────────

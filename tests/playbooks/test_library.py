@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,15 @@ from playbooks.plan import Action, Facts, HandFacts, IssuerFacts, Mode, Plan, Sl
 from playbooks.schema import FIELDS, HIDDEN, Need, Playbook, fill, span
 from playbooks.settle import chosen, settled
 from playbooks.specfile import PlaybookError, library, lint, parse
-from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, Unready
-from rotators.interface import Style
+from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, SUCCESSORS, Unready
+from rotators.interface import Quarantine, Roomy, Style
 from rotators.step import Effect
 from verifier.catalogue import load_catalogue
-from verifier.model import CredentialID, KindID
+from verifier.model import Credential, CredentialID, KindID
+from verifier.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIBRARY = library()
 SHIPPED = [
@@ -42,8 +47,15 @@ SHIPPED = [
     "huggingface-token",
     "self-revoke",
     "assisted",
+    "postgres-to-dynamic",
+    "postgres-to-static",
+    "vault-token-to-jwt",
+    "vault-approle-to-jwt",
 ]  # a list to read
-TRIALS = {"role": "app", "path": "ci/x", "database": "postgresql", "secret": "s", "vault": "v", "prefix": "p"}
+TRIALS = {
+    "role": "app", "path": "ci/x", "database": "postgresql", "secret": "s", "vault": "v", "prefix": "p",
+    "connection": "pg", "audience": "a", "claims": "repository=acme/app", "grants": "read x",
+}  # fmt: skip
 
 
 def real(book: Playbook, mode: Mode) -> Plan:
@@ -59,9 +71,21 @@ def real(book: Playbook, mode: Mode) -> Plan:
         assert STORES.make(settings(bare.store), none, str).name
     killers = [SESSIONS.make(settings(s), none, str) for s in bare.sessions]
     facts = issuer and IssuerFacts(
-        issuer.style, issuer.reversible, issuer.propagation.total_seconds(), issuer.permissions, issuer.also_dies
-    )
-    return plan(book, mode, _facts(book, facts, tuple(HandFacts(k.permissions, k.reversible) for k in killers)))
+        issuer.style, issuer.reversible, issuer.propagation.total_seconds(), issuer.permissions, issuer.also_dies,
+        isinstance(issuer, Roomy) and issuer.makes_room,
+    )  # fmt: skip
+    hands = tuple(HandFacts(k.permissions, k.reversible, isinstance(k, Quarantine) and k.stops_new) for k in killers)
+    made = _facts(book, facts, hands)
+    if bare.successor:
+        way, old = SUCCESSORS.make(settings(bare.successor), none, str), _old(book)
+        said = HandFacts(way.permissions, way.reversible, displaces=way.displaces(old), about=way.about())
+        made = replace(made, successor=said)
+    return plan(book, mode, made)
+
+
+def _old(book: Playbook) -> Credential:
+    parts = {"username": Secret("app"), "password": Secret("x"), "host": Secret("db.example")}
+    return Credential(CredentialID("x-" + "0" * 32), KindID(book.kinds[0]), parts)
 
 
 def _facts(book: Playbook, issuer: IssuerFacts | None, killers: tuple[HandFacts, ...]) -> Facts:
@@ -80,25 +104,67 @@ def test_all_are_there_and_no_kind_is_unknown() -> None:
         assert file.stem == parse(file.read_bytes(), file.name).id
 
 
+def variants(book: Playbook) -> Iterator[Playbook]:
+    """Yield the playbook as shipped, and as far as `--set` bends it: no containment, quarantines, no approvals."""
+    yield book
+    sets = {"contain.disable": "false", "approvals.adds": "none", "approvals.changes": "none"}
+    if book.store is not None:
+        sets |= {"consumers.0.use": "command", "consumers.0.command": "true"}
+    quarantine = {"aws_iam": ("aws_deny", "scope", "everything"), "gcp_iam": ("gcp_disable", "", ""),
+                  "entra": ("entra_signins", "mode", "service_principal")}.get(book.issuer or "")  # fmt: skip
+    if quarantine is not None:
+        use, name, value = quarantine
+        sets |= {"sessions.0.use": use} | ({f"sessions.0.{name}": value} if name else {})
+    if book.issuer == "aws_iam":
+        sets["issuer.if_full"] = "delete_inactive_unused"
+    if book.replace is None or not book.replace.use:
+        sets |= {"replace.use": "vault_jwt_role", "replace.role": "ci", "replace.audience": "a",
+                 "replace.claims": "repository=acme/app", "replace.grants": "read x"}  # fmt: skip
+    yield settled(book, sets)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("mode", Mode)
-def test_nothing_irreversible_without_a_named_approval(name: str, mode: Mode) -> None:
-    made = real(LIBRARY[name], mode)
+@pytest.mark.parametrize("bent", [False, True], ids=["shipped", "bent"])
+def test_nothing_irreversible_without_a_named_approval(name: str, mode: Mode, *, bent: bool) -> None:
+    made = real(list(variants(LIBRARY[name]))[bent], mode)
     names = [s.name for s in made.steps]
     assert len(set(names)) == len(names)
     assert made.steps[-1].action in {Action.PROVE, Action.SUGGEST}
     assert sum(s.action is Action.PROVE for s in made.steps) == 1
     for s in made.steps:
-        if s.effect is Effect.DESTROYS:
-            assert s.approvals >= 1, f"{name}: {s.name} destroys without anybody's name"
-            assert not s.undo
-        if s.effect in {Effect.ADDS, Effect.CHANGES} and s.action is not Action.PUSH:
-            assert s.undo, f"{name}: {s.name} says that it can be taken back, but not how"
-        if s.effect is Effect.DESTROYS and made.makes and s.action is not Action.APPLY:
-            assert made.index("create") < made.index("verify") < made.index(s.name), "a fresh Live comes first"
+        at = made.index(s.name)
+        match s.effect:
+            case Effect.DESTROYS:
+                assert s.approvals >= 1, f"{name}: {s.name} destroys without anybody's name"
+                assert not s.undo
+            case Effect.ADDS | Effect.CHANGES:
+                in_place = s.action is Action.PUSH and any(p.action is Action.APPLY for p in made.steps)
+                assert s.undo or in_place, f"{name}: {s.name} says that it can be taken back, but not how"
+            case Effect.READS:
+                assert s.action not in CHANGE, f"{name}: {s.name} only claims to read"
+        if s.action is Action.SETUP:
+            assert s.approvals >= 1
+        if s.effect is Effect.DESTROYS and s.action not in {Action.APPLY, Action.ROOM, Action.SETUP}:
+            if made.makes:
+                assert made.index("create") < made.index("verify") < at, "a fresh Live comes first"
+            if made.successor:
+                assert made.index("successor") < made.index("successor-check") < at, "the new way is seen first"
     if made.makes and made.style is not Style.REPLACE:
-        early = made.index("create")
-        assert all(s.effect is not Effect.DESTROYS for s in made.steps[:early])
+        early = made.steps[: made.index("create")]
+        assert all(s.effect is not Effect.DESTROYS or s.action is Action.ROOM for s in early)
+
+
+CHANGE = frozenset({
+    Action.MINT, Action.APPLY, Action.ENTER, Action.PUSH, Action.DISABLE, Action.DELETE, Action.HAND_DELETE,
+    Action.SESSIONS, Action.LIFT, Action.ROOM, Action.SETUP,
+})  # fmt: skip
+
+
+def test_the_walk_walks_every_action_that_changes() -> None:
+    seen = {s.action for name in SHIPPED for m in Mode for b in variants(LIBRARY[name]) for s in real(b, m).steps}
+    assert seen >= CHANGE
+    assert set(Action) - seen == set(), "an action that no shipped playbook has is walked by nobody"
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from playbooks.world import World
-from rotators.interface import Fact, KeyRef, Minted, ProviderError, State, Stored, Style, Trouble
-from rotators.step import Done, Failed, Outcome
+from rotators.interface import Fact, KeyRef, Minted, Presence, ProviderError, State, Stored, Style, Trouble
+from rotators.step import Done, Failed, Outcome, Waiting
 from verifier.model import (
     Credential,
     CredentialID,
@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS touched (id TEXT, what TEXT);
 CREATE TABLE IF NOT EXISTS looks (key TEXT, at REAL, said TEXT);
 CREATE TABLE IF NOT EXISTS trouble (op TEXT, kind TEXT, times INTEGER);
 CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, denied INTEGER);
+CREATE TABLE IF NOT EXISTS ways (name TEXT PRIMARY KEY, run TEXT, spec TEXT);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT);
 """
 
@@ -145,6 +146,13 @@ class Small:
         )
         return name
 
+    def spare(self) -> str:
+        """Put a second key of the owner there that is disabled and was never used, and leave no room for a third."""
+        name = self.colleague_makes()
+        self.db.execute("UPDATE keys SET state='disabled', creator='spare' WHERE id=?", (name,))
+        self.set(slots=2, makes_room=True)
+        return name
+
     def colleague_writes(self) -> None:
         top = self.db.execute("SELECT max(version) FROM store").fetchone()[0] or 0
         self.db.execute(
@@ -160,7 +168,7 @@ class Small:
     def accepted(self, name: str, secret: str) -> bool:
         """Whether the provider accepts this key now, propagation included."""
         row = self.db.execute("SELECT secret, state, live_from, dead_from FROM keys WHERE id=?", (name,)).fetchone()
-        if row is None:
+        if row is None or (self.get("stops_new") and self.denied() == 1):
             return False
         now = self.seconds()
         if row[0] != secret:
@@ -181,8 +189,18 @@ class Small:
         row = self.db.execute("SELECT secret, state FROM keys WHERE id=?", (held.get("key_id"),)).fetchone()
         return row is not None and row == (held["key_secret"], "active")
 
+    def way(self) -> tuple[str, str] | None:
+        """Return the new way, as (run, spec)."""
+        row = self.db.execute("SELECT run, spec FROM ways WHERE name='app'").fetchone()
+        return None if row is None else (row[0], row[1])
+
     def at_consumer(self) -> dict[str, str]:
         return dict(json.loads(self.db.execute("SELECT fields FROM consumer WHERE id=1").fetchone()[0]))
+
+    def denied(self) -> int:
+        """1: the owner is stopped; 2: only older sessions are; 0: nothing is."""
+        row = self.db.execute("SELECT denied FROM sessions").fetchone()
+        return 0 if row is None else int(row[0])
 
     def harmed(self) -> list[tuple[str, str]]:
         """Keys of others that were changed."""
@@ -215,6 +233,7 @@ class Small:
                 print_of=print_of,
                 ask=ask,
                 now=self.now,
+                successor=SimSuccessor(self) if plan.successor else None,
             )
 
         return of
@@ -243,18 +262,27 @@ class SimIssuer:
         self.style = Style(small.get("style", "displace"))
         self.reversible = bool(small.get("reversible", True))
         self.propagation = timedelta(seconds=small.get("propagation", 4))
+        self.makes_room = bool(small.get("makes_room"))
 
     def preflight(self) -> Sequence[Fact]:
         self.w._trip("preflight", after=False)
-        if len(self.w.keys()) >= self.w.get("slots", 10):
+        return [Fact("rights", "enough")]
+
+    def room(self, ref: KeyRef) -> KeyRef | None:
+        keys = self.siblings(ref)
+        if len(keys) < self.w.get("slots", 10):
+            return None
+        spare = [k for k in keys if k.id != ref.id and k.state is State.DISABLED and k.never_used]
+        if not spare or not self.makes_room:
             raise ProviderError(Trouble.FULL, "the owner has no room for another key")
-        return [Fact("room", "enough")]
+        return spare[0]
 
     def locate(self, old: Credential) -> KeyRef:
         self.w._trip("locate", after=False)
         for ref in self._all():
             if ref.id == old.parts["id"].reveal():
-                if ref.state is State.GONE:
+                held = self.w.db.execute("SELECT secret FROM keys WHERE id=?", (ref.id,)).fetchone()[0]
+                if ref.state is State.GONE or (self.style is Style.REPLACE and held != old.parts["secret"].reveal()):
                     break
                 return ref
         raise ProviderError(Trouble.GONE, "the issuer has no such key")
@@ -311,7 +339,8 @@ class SimIssuer:
     def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
         if self.style is not Style.DISPLACE or self.w.get("blind"):
             return []  # blind: an audit log that lags, and no marks
-        ours = {r[0] for r in self.w.db.execute("SELECT id FROM keys WHERE creator='us'")}  # as an audit log would tell
+        whose = "SELECT id FROM keys WHERE creator='us' OR ?"  # as an audit log would tell; without one nobody does
+        ours = {r[0] for r in self.w.db.execute(whose, (bool(self.w.get("no_audit")),))}
         found = []
         for key in self.siblings(ref):
             marked = bool(key.label) and key.label == marker
@@ -413,6 +442,10 @@ class SimConsumer:
     def __init__(self, small: Small) -> None:
         self.w = small
 
+    def preflight(self) -> Sequence[Fact]:
+        self.w._trip("consumer preflight", after=False)
+        return [Fact("consumer", "is there")]
+
     def push(self, fields: Mapping[str, Secret], run: str) -> Outcome:
         text = json.dumps({n: v.reveal() for n, v in fields.items()})
         self.w.act("push", lambda: self.w.db.execute("INSERT OR REPLACE INTO consumer VALUES (1,?,?)", (text, run)))
@@ -430,6 +463,17 @@ class SimSessions:
     def __init__(self, small: Small) -> None:
         self.w = small
         self.reversible = bool(small.get("sessions_reversible", True))
+        self.stops_new = bool(small.get("stops_new"))
+
+    def shut(self, old: Credential, ref: KeyRef) -> bool:
+        return self.w.denied() == 1
+
+    def lift(self, old: Credential, ref: KeyRef, killed: datetime, moment: datetime) -> Outcome:
+        over = killed + timedelta(seconds=self.w.get("lift_after", 0))
+        if self.w.now() < over:
+            return Waiting("time", over, "sessions are not over yet")
+        self.w.act("lift", lambda: self.w.db.execute("INSERT OR REPLACE INTO sessions VALUES (1,2)"))
+        return Done("lifted")
 
     def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
         self.w.act("deny", lambda: self.w.db.execute("INSERT OR REPLACE INTO sessions VALUES (1,1)"))
@@ -440,6 +484,72 @@ class SimSessions:
             return Failed("no way back")
         self.w.act("allow", lambda: self.w.db.execute("INSERT OR REPLACE INTO sessions VALUES (1,0)"))
         return Done("allowed")
+
+
+class SimSuccessor:
+    """A role of the small world, with a spec and the run that made it. `way_works` is what a log-in by it says."""
+
+    name = "simsuccessor"
+    permissions: Mapping[str, tuple[str, ...]] = {"setup": ("sim:role",), "check": ("sim:login",)}
+
+    def __init__(self, small: Small) -> None:
+        self.w = small
+        self.reversible = not small.get("way_displaces", False)
+
+    def about(self) -> str:
+        return "the role app"
+
+    def displaces(self, old: Credential) -> bool:
+        return not self.reversible
+
+    def preflight(self, old: Credential) -> Sequence[Fact]:
+        self.w._trip("way preflight", after=False)
+        return [Fact("new way", "can be set up")]
+
+    def present(self, old: Credential, run: str) -> Presence:
+        held = self.w.way()
+        if held is None:
+            return Presence.ABSENT
+        if held[0] == run:
+            return Presence.OURS if held[1] == "wanted" else Presence.OTHERS
+        return Presence.EARLIER if held[0] else Presence.OTHERS
+
+    def snapshot(self) -> str:
+        held = self.w.way()
+        return "" if held is None else json.dumps(held)
+
+    def setup(self, old: Credential, run: str) -> Outcome:
+        if self.present(old, run) is Presence.OTHERS:
+            return Failed("somebody else has the role app")
+
+        def work() -> None:
+            self.w.db.execute("INSERT OR REPLACE INTO ways VALUES ('app', ?, 'wanted')", (run,))
+            if self.displaces(old):
+                dead = self.w.seconds() + float(self.w.get("lag_dead", 0))
+                self.w.db.execute("UPDATE keys SET secret='planted-new-x', dead_from=? WHERE id=?", (dead, OLD))
+
+        self.w.act("setup", work)
+        return Done("set up")
+
+    def check(self, old: Credential, run: str, since: datetime) -> Outcome:
+        self.w._trip("way", after=False)
+        said = self.w.get("way_works", True)
+        if said == "unseen":
+            return Waiting("person", instructions="let it be seen")
+        return Done("logged in") if said and self.present(old, run) is Presence.OURS else Failed("refused")
+
+    def undo(self, old: Credential, run: str, former: str) -> Outcome:
+        held = self.w.way()
+        if held is None or held[0] != run:
+            return Done("not ours")
+
+        def work() -> None:
+            self.w.db.execute("DELETE FROM ways")
+            if former:
+                self.w.db.execute("INSERT INTO ways VALUES ('app', ?, ?)", json.loads(former))
+
+        self.w.act("unset", work)
+        return Done("as before")
 
 
 def renamed(credential: Credential, name: str) -> Credential:

@@ -10,7 +10,7 @@ import pytest
 from aws_world import ALLOW, World
 from botocore.exceptions import ClientError
 
-from rotators.interface import KeyRef, ProviderError, SessionKiller, Trouble
+from rotators.interface import KeyRef, ProviderError, Quarantine, SessionKiller, Trouble
 from rotators.sessions.aws_deny import make
 from rotators.step import Done
 
@@ -93,6 +93,25 @@ def test_quarantine_stops_everything_until_undone(world: World) -> None:
     assert not may(world, as_key(old))
     killer.undo(old, ref)
     assert may(world, as_key(old))
+
+
+def test_a_quarantine_is_narrowed_for_the_new_key(world: World) -> None:
+    user = world.user()
+    old, new = world.key(user), world.key(user)
+    ref = KeyRef(old.parts["id"].reveal(), user)
+    session = world.client("sts", *as_key(old).values()).get_session_token()["Credentials"]
+    killer = make({"scope": "everything"})
+    assert isinstance(killer, Quarantine)
+    assert killer.stops_new
+    assert not make({}).stops_new
+    assert not killer.shut(old, ref)
+    killer.kill(old, ref, later())
+    assert not may(world, as_key(new))
+    for _ in range(2):
+        assert isinstance(killer.lift(old, ref, later(), later()), Done)
+        assert may(world, as_key(new))
+        assert not may(world, session), "what the old key had opened stays shut"
+    assert isinstance(killer.undo(old, ref), Done)
 
 
 def test_what_cannot_be_done_is_said(world: World) -> None:

@@ -15,7 +15,7 @@ from rotators.clouds import aws as clouds
 from rotators.clouds import aws_evidence
 from rotators.clouds.aws_evidence import Maker, readable
 from rotators.clouds.bounded import Gathering
-from rotators.interface import Issuer, KeyRef, ProviderError, State, Trouble
+from rotators.interface import Issuer, KeyRef, ProviderError, Roomy, State, Trouble
 from rotators.issuers.aws_iam import AwsIam, make
 
 if TYPE_CHECKING:
@@ -119,15 +119,25 @@ def test_two_active_keys_leave_no_room(world: World, choice: str) -> None:
     assert world.ids(user) == before
 
 
-def test_room_is_made_only_by_an_inactive_unused_key(world: World) -> None:
+def test_room_is_made_only_by_an_inactive_unused_key_and_only_when_told(world: World) -> None:
     user = world.user()
     old = world.key(user)
     ref = make({}).locate(old)
+    told = make({"if_full": "delete_inactive_unused"})
+    assert isinstance(told, Roomy)
+    assert (told.makes_room, make({}).makes_room) == (True, False)
+    assert told.room(ref) is None, "one key of two"
     spare = make({}).locate(world.key(user))
+    refused(lambda: told.room(ref), spare.id)
     make({}).disable(spare)
-    with pytest.raises(ProviderError):
-        make({}).mint(ref, RUN)
-    new = make({"if_full": "delete_inactive_unused"}).mint(ref, RUN)
+    refused(lambda: make({}).room(ref), spare.id)
+    found = told.room(ref)
+    assert found is not None
+    assert found.id == spare.id
+    refused(lambda: told.mint(ref, RUN), "has 2 access keys already")
+    assert set(world.ids(user)) == {ref.id, spare.id}, "a mint deletes nothing, told or not"
+    told.retire(found)
+    new = told.mint(ref, RUN)
     assert set(world.ids(user)) == {ref.id, new.ref.id}
     assert world.alive(old.parts)
 
@@ -137,9 +147,47 @@ def test_the_leaked_key_is_never_deleted_to_make_room(world: World) -> None:
     ref = make({}).locate(world.key(user))
     world.key(user)
     make({}).disable(ref)
-    with pytest.raises(ProviderError):
-        make({"if_full": "delete_inactive_unused"}).mint(ref, RUN)
+    refused(lambda: make({"if_full": "delete_inactive_unused"}).room(ref), "has 2 access keys already")
     assert ref.id in world.ids(user)
+
+
+def refused(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ProviderError, match=words) as caught:
+        call()
+    assert caught.value.trouble is Trouble.FULL
+
+
+def test_nothing_is_decided_while_cloudtrail_may_be_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = world.user()
+    issuer = make({})
+    ref = issuer.locate(world.key(user))
+    before, since = world.ids(user), now()
+    lost = issuer.mint(ref, RUN).ref
+    assert [k.id for k in issuer.orphans(ref, before, since, RUN)] == [lost.id], "a simulator here is never late"
+    monkeypatch.setattr(AwsIam, "_sandbox", lambda _: False)
+    with pytest.raises(ProviderError, match=f"does not say yet who made {lost.id}") as caught:
+        issuer.orphans(ref, before, since, RUN)
+    assert caught.value.trouble is Trouble.LATER
+    assert caught.value.retry_after is not None
+    assert [k.id for k in make({"orphans": "young"}).orphans(ref, before, since, RUN)] == [lost.id]
+    monkeypatch.setattr("rotators.issuers.aws_iam.TRAIL", timedelta(0))  # a quarter of an hour later
+    assert [k.id for k in issuer.orphans(ref, before, since, RUN)] == [lost.id]
+    assert make({"orphans": "proven"}).orphans(ref, before, since, RUN) == []
+
+
+@pytest.mark.parametrize(
+    ("region", "home"),
+    [
+        ("eu-west-1", "us-east-1"),
+        ("us-gov-east-1", "us-gov-west-1"),
+        ("cn-northwest-1", "cn-north-1"),
+        (None, "us-east-1"),
+    ],
+)
+def test_iams_record_is_kept_at_home(world: World, region: str | None, home: str) -> None:
+    assert clouds._home(region) == home
+    settings = {"region": region} if region else {}
+    assert clouds.Aws(settings).client("cloudtrail", home=True).meta.region_name == home
 
 
 def test_orphans_are_new_young_and_unused(world: World, issuer: AwsIam) -> None:

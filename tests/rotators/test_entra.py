@@ -10,7 +10,7 @@ from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
 from sim_entra import Cloud
 
-from rotators.interface import Issuer, KeyRef, ProviderError, SessionKiller, State, Trouble
+from rotators.interface import Issuer, KeyRef, ProviderError, Quarantine, SessionKiller, State, Trouble
 from rotators.issuers import entra
 from rotators.sessions import entra_signins
 from rotators.step import Done, Failed
@@ -286,11 +286,19 @@ def test_the_principal_is_switched_off_and_on(cloud: Cloud) -> None:
     assert isinstance(killer, SessionKiller)
     assert killer.reversible
     moment = now()
-    for was in ("enabled", "disabled"):
+    assert isinstance(killer, Quarantine)
+    assert killer.stops_new
+    for was in (False, True):
+        assert killer.shut(credential, ref) is was
         done = killer.kill(credential, ref, moment)
         assert isinstance(done, Done)
-        assert done.output == {"possible_until": (moment + timedelta(minutes=90)).isoformat(), "was": was}
+        assert done.output == {"possible_until": (moment + timedelta(minutes=90)).isoformat()}
         assert not works(cloud, app, old.text)
+    for _ in range(2):
+        assert isinstance(killer.lift(credential, ref, moment, moment), Done)
+        assert works(cloud, app, old.text)
+        assert not killer.shut(credential, ref)
+    killer.kill(credential, ref, moment)
     for _ in range(2):
         assert isinstance(killer.undo(credential, ref), Done)
         assert works(cloud, app, old.text)
@@ -301,6 +309,7 @@ def test_by_default_the_new_secret_goes_on_working(cloud: Cloud) -> None:
     old = cloud.password(app)
     killer = entra_signins.make(cloud.settings())
     assert killer.reversible
+    assert not killer.stops_new
     moment, ref = now(), KeyRef(old.key_id, "applications/x")
     done = killer.kill(leaked(cloud, app, old.text), ref, moment)
     assert isinstance(done, Done)

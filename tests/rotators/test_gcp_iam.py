@@ -14,10 +14,10 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 from sim_gcp import ADMIN, LIMIT, Gcp
 
-from rotators.interface import Issuer, KeyRef, ProviderError, SessionKiller, State, Trouble
+from rotators.interface import Issuer, KeyRef, ProviderError, Quarantine, SessionKiller, State, Trouble
 from rotators.issuers.gcp_iam import GcpIam, make
 from rotators.sessions import gcp_disable
-from rotators.step import Done
+from rotators.step import Done, Waiting
 from verifier.model import Credential, CredentialID, KindID
 from verifier.secret import Secret
 
@@ -316,16 +316,39 @@ def test_tokens_die_with_the_account_and_come_back(gcp: Gcp) -> None:
     moment = now()
     done = killer.kill(leaked(old), ref, moment)
     assert isinstance(done, Done)
-    assert done.output == {"possible_until": (moment + timedelta(hours=1)).isoformat(), "was": "enabled"}
+    assert done.output == {"possible_until": (moment + timedelta(hours=1)).isoformat()}
     assert not gcp.valid(token)
-    again = killer.kill(leaked(old), ref, moment)
-    assert isinstance(again, Done)
-    assert again.output["was"] == "disabled"
+    assert isinstance(killer.kill(leaked(old), ref, moment), Done)
     for _ in range(2):
         assert isinstance(killer.undo(leaked(old), ref), Done)
     assert gcp.valid(token)
     gcp.pass_time(3601)
     assert not gcp.valid(token)
+
+
+def test_an_account_is_enabled_for_the_new_key_when_old_tokens_are_over(gcp: Gcp) -> None:
+    email = account(gcp)
+    old = gcp.key(email)
+    ref, token, moment = issuer(gcp).locate(leaked(old)), fetch(old), now()
+    assert token is not None
+    killer = gcp_disable.make(gcp.settings())
+    assert isinstance(killer, Quarantine)
+    assert killer.stops_new
+    assert not killer.shut(leaked(old), ref)
+    killer.kill(leaked(old), ref, moment)
+    assert killer.shut(leaked(old), ref)
+    issuer(gcp).retire(ref)
+    said = killer.lift(leaked(old), ref, moment, now())
+    assert isinstance(said, Waiting)
+    assert said.until == moment + timedelta(hours=1)
+    assert not gcp.valid(token)
+    for _ in range(2):
+        assert isinstance(killer.lift(leaked(old), ref, moment - timedelta(hours=1), now()), Done)
+    assert not killer.shut(leaked(old), ref)
+    killer.kill(leaked(old), ref, moment)
+    assert isinstance(gcp_disable.make(gcp.settings(lift="now")).lift(leaked(old), ref, moment, now()), Done)
+    with pytest.raises(ProviderError, match="neither over nor now"):
+        gcp_disable.make(gcp.settings(lift="soon"))
 
 
 def test_an_answer_that_is_not_googles_is_no_answer(gcp: Gcp, monkeypatch: pytest.MonkeyPatch) -> None:
