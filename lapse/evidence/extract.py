@@ -62,7 +62,9 @@ def _events(connection: Connection, credential: int, own: set[int]) -> Iterator[
     kinds = ",".join("?" * len(_SPEAKS))
     sql = f"SELECT {columns} FROM events WHERE seq >= ? AND kind IN ({kinds}) ORDER BY seq"  # noqa: S608  # our own
     start = _start(connection, credential, min(own))
-    for seq, at, kind, payload, packed, prev, digest in connection.exec_driver_sql(sql, (start, *_SPEAKS)):
+    for seq, at, kind, payload, packed, prev, digest in connection.exec_driver_sql(
+        sql, (start, *(k.value for k in _SPEAKS))
+    ):
         refs, said, sort = bytes(packed), read_payload(payload), EventKind(kind)
         brought = _brought(connection, sort, said, credential)
         if sort is EventKind.ROTATION:

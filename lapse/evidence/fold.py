@@ -243,6 +243,7 @@ def _proof(state: RunState) -> Proof | None:
         held_ms=_ms(row[-1].at - row[0].at) if row else 0,
         how=proven.data.get("how") if proven else None,
         word=proven.text if proven else None,
+        by=None if proven is None else "issuer" if "proof" in proven.data else "refusals",
     )
 
 

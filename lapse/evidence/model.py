@@ -118,7 +118,8 @@ class Proof(Struct, frozen=True):
     """How the old key's death was proven: `wanted` refusals in a row over `window_ms` were asked for.
 
     `in_a_row` refusals were seen over `held_ms`, of `looks` looks altogether. `how` is the provider's word
-    (revoked, deleted, …); `word` the step's own sentence, null while there is no proof.
+    (revoked, deleted, …); `word` the step's own sentence, null while there is no proof. `by` says whose word the proof
+    is: refusals that were seen, or, where nobody can ask as the key, its issuer's alone; null while there is none.
     """
 
     wanted: int
@@ -130,6 +131,7 @@ class Proof(Struct, frozen=True):
     held_ms: int
     how: str | None
     word: str | None
+    by: Literal["refusals", "issuer"] | None
 
 
 class Approval(Struct, frozen=True):

@@ -65,6 +65,8 @@ def headline(e: RunEvidence) -> str:
     if e.moments.accepted_since is not None:
         return f"{key} was accepted again after it had been proven dead"
     match run.outcome:
+        case "finished" if e.proof is not None and e.proof.by == "issuer":
+            return f"{key} is dead by its issuer's word"
         case "finished":
             return f"{key} is proven dead"
         case "undone":
@@ -90,7 +92,7 @@ def points(m: Moments) -> list[Point]:
         Point("Deleted", m.deleted),
         Point("Last acceptance", m.last_acceptance, "live"),
         Point("First stable refusal", m.first_stable_refusal, "dead"),
-        Point("Proven dead", m.proven, "dead"),
+        Point("Proof complete", m.proven, "dead"),
     ]
     there = sorted((p for p in line if p.at is not None), key=lambda p: p.at.timestamp() if p.at else 0.0)
     return there + [p for p in line if p.at is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ from lapse.evidence.fold import evidence_of
 from lapse.evidence.page import headline, points, said
 from lapse.ledger import EventKind
 from lapse.ledger.clock import moment
+from playbooks.engine import Engine
 from playbooks.journal import Entry, What, state_of
 from playbooks.plan import Mode
 from rotators.interface import Trouble
-from verifier.model import CredentialID, Dead, Evidence, How
+from verifier.model import CredentialID, Dead, Doubt, Evidence, How, Undecided
 from verifier.ports import Judged
 from verifier.secret import Secret
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lapse.evidence.model import RunEvidence
+    from playbooks.plan import Plan
+    from playbooks.world import World
 
 
 @pytest.fixture
@@ -69,6 +73,7 @@ def test_a_graceful_rotation_from_the_leak_to_the_proof(office: Office) -> None:
     assert [(f.about, f.text) for f in e.next_keys] == [("could read", "secret/other")]
     assert [(a.who, a.step, a.effect, a.withdrawn) for a in e.approvals] == [("ann", "delete", "destroys", None)]
     assert e.proof is not None
+    assert e.proof.by == "refusals"
     assert e.proof.in_a_row >= e.proof.wanted == 3
     assert e.proof.held_ms >= e.proof.window_ms == 6000
     assert e.proof.accepted > 0
@@ -107,16 +112,30 @@ def test_other_shapes_of_providers(office: Office, text: str, style: str, lacks:
 
 
 def test_a_person_who_makes_and_deletes_the_key(office: Office) -> None:
-    office.engine = type(office.engine)(
-        office.engine.journal, office.small.world(lambda _: Secret("typed-planted-new")), office.small.now
-    )
+    world = office.small.world(lambda _: Secret("typed-planted-new"))
+    office.engine = Engine(office.engine.journal, world, office.small.now)
     office.engine.start("r-1", planned(office.small, PERSON), "bob")
     office.small.db.execute("UPDATE keys SET secret='typed-planted-new'")
     drive(office.engine, office.small, "r-1")
     e = office.evidence()
     assert e.run.outcome == "finished"
-    assert {"New key made", "New key stored", "Deleted", "Proven dead"} <= set(names(e))
+    assert {"New key made", "New key stored", "Deleted", "Proof complete"} <= set(names(e))
     assert b"typed-planted-new" not in office.json() + office.page()
+
+
+def test_the_issuers_word_is_not_told_as_refusals(office: Office) -> None:
+    def blind(plan: Plan) -> World:
+        return replace(office.small.world()(plan), probe=lambda _: Undecided(Doubt.UNSUPPORTED, note="no probe"))
+
+    office.engine = Engine(office.engine.journal, blind, office.small.now)
+    office.rotate()
+    e = office.evidence()
+    assert e.run.outcome == "finished"
+    assert e.proof is not None
+    assert (e.proof.by, e.proof.looks, e.proof.in_a_row, e.proof.how) == ("issuer", 0, 0, None)
+    assert e.moments.first_stable_refusal is None
+    assert headline(e) == "sim-000000 is dead by its issuer's word"
+    assert b"its issuer's alone" in office.page()
 
 
 def test_what_was_taken_back_did_not_happen(office: Office) -> None:
