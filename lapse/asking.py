@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from msgspec.structs import replace
 
 from lapse.exits import Stop
-from lapse.ledger import Canary, EventKind, Select, State
+from lapse.ledger import Canary, EventKind, LedgerError, Select, State
 from lapse.output import jsonv1
 from verifier.egress import Egress
 from verifier.model import Dead, Doubt, Undecided
@@ -65,13 +63,13 @@ class Ears:
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Let one verification at a time work on a ledger: one probe a key is a promise."""
-    with Path(f"{path}.lock").open("w") as lock:
+def only_one(ledger: Ledger) -> Iterator[None]:
+    """Let one verification at a time work on a ledger, on whichever machine: one probe a key is a promise."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Stop(f"another verification is at work on {path}; wait for it or stop it") from None
+            stack.enter_context(ledger.alone())
+        except LedgerError as e:
+            raise Stop(str(e)) from None
         yield
 
 

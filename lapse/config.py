@@ -14,13 +14,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Struct
 from platformdirs import user_cache_path, user_config_path, user_data_path
 
 from lapse.exits import Exit, Stop
-from lapse.references import REFERENCE, looks_like_key
+from lapse.references import REFERENCE, looks_like_key, resolve
 from lapse.sections import (
     DURATION,
     Duration,
@@ -36,14 +37,21 @@ from lapse.web.settings import ServeConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from verifier.secret import Secret
+
 _TABLES = frozenset({"providers", "sources", "policy", "owner"})
 """Sections that the environment cannot set: tables of tables and lists of tables."""
 
 
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[ledger]`: where the record is kept and what seals the secrets in it."""
+    """`[ledger]`: where the record is kept and what seals the secrets in it.
+
+    `url` is a path, `sqlite:///PATH`, `postgresql://USER@HOST/DATABASE` or a reference to one of these; `password` is a
+    reference (empty: libpq's own ways, PGPASSWORD and ~/.pgpass).
+    """
 
     url: str = ""
+    password: str = ""
     key: str = ""
     retention: Duration = Duration("7d")
 
@@ -160,8 +168,28 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def ledger_url(self) -> str:
-        """The ledger's place: a path, or a database URL."""
-        return str(Path(self.ledger.url).expanduser()) if self.ledger.url else str(data_dir() / "ledger.db")
+        """The ledger's place: a path, or a database address, which may hold a password and is never shown.
+
+        What people see is `Ledger.where`.
+        """
+        url = self.ledger.url
+        if not url:
+            return str(data_dir() / "ledger.db")
+        if REFERENCE.fullmatch(url):
+            url = resolve(url, "ledger.url").reveal()
+        if "://" not in url:
+            return str(Path(url).expanduser())
+        return _with_password(url, resolve(self.ledger.password, "ledger.password")) if self.ledger.password else url
+
+
+def _with_password(url: str, password: Secret) -> str:
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    if not at or ":" in user:
+        raise Stop(
+            "ledger.password needs a ledger.url with a user and no password: postgresql://USER@HOST/DB", Exit.USAGE
+        )
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password.reveal(), safe='')}@{hosts}"))
 
 
 def data_dir() -> Path:
@@ -295,6 +323,11 @@ def _check(config: Config, data: dict[str, Any], name: str, text: str) -> None:
         if steps.endswith(".text") and not DURATION.fullmatch(value):
             where = steps.removesuffix(".text")
             raise stop(where, f"{where.lstrip('.')} is no duration; write 90s, 10m, 6h or 30d")
+    if _tells_password(config.ledger.url):
+        said = (
+            'ledger.url holds a password; leave it out and set ledger.password = "env:NAME" (or PGPASSWORD, ~/.pgpass)'
+        )
+        raise stop(".ledger.url", said)
     for network in config.egress.allow_private:
         try:
             ipaddress.ip_network(network)
@@ -306,6 +339,11 @@ def _check(config: Config, data: dict[str, Any], name: str, text: str) -> None:
             said = "base_url must be https://host, or http:// on a network of egress.allow_private"
             raise stop(f".providers.{kind}.base_url", said)
     _check_references(config, stop)
+
+
+def _tells_password(url: str) -> bool:
+    parts = url.partition("://")[2].partition("?")
+    return ":" in parts[0].partition("/")[0].rpartition("@")[0] or "password=" in parts[2]
 
 
 def _check_references(config: Config, stop: Callable[[str, str], Stop]) -> None:
@@ -321,6 +359,7 @@ def _references(config: Config) -> list[tuple[str, str]]:
     found += [(f".owner[{i}].notify", u) for i, o in enumerate(config.owner) for u in o.notify]
     found += [(f".serve.hooks.{name}", reference) for name, reference in config.serve.hooks.items()]
     found.append((".serve.oidc.client_secret", config.serve.oidc.client_secret))
+    found.append((".ledger.password", config.ledger.password))
     return [*found, (".notify.ticket.token", config.notify.ticket.token)]
 
 

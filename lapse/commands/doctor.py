@@ -52,21 +52,26 @@ def _egress(setup: Setup) -> str:
 
 
 def _ledger(setup: Setup) -> str:
-    from lapse.ledger.db import path_of  # SQLAlchemy is slow to import
+    from lapse.ledger import made  # SQLAlchemy is slow to import
+    from lapse.ledger.db import is_postgres, path_of, shown
     from lapse.ledger.errors import LedgerError
 
+    address = setup.config.ledger_url
     try:
-        path = path_of(setup.config.ledger_url)
+        where = shown(address)
+        if is_postgres(address) and not made(address):
+            return f"ok    ledger: {where} (its tables will be made at first use)"
+        path = None if is_postgres(address) else path_of(address)
     except LedgerError as e:
         raise Stop(str(e)) from None
-    if not path.exists():
+    if path is not None and not path.exists():
         parent = next((p for p in path.parents if p.exists()), path.parent)
         if not os.access(parent, os.W_OK):
             raise Stop(f"ledger: {parent} cannot be written; set ledger.url")
         return f"ok    ledger: {path} (will be made at first use)"
     with setup.ledger() as ledger:
         status = ledger.status()
-    return f"ok    ledger: {path}, {status.keys} keys, {status.findings} findings, {status.events} events"
+    return f"ok    ledger: {where}, {status.keys} keys, {status.findings} findings, {status.events} events"
 
 
 def _key(setup: Setup) -> str:

@@ -23,7 +23,7 @@ def init(reference: str | None, config: Path | None) -> Exit:
         _make(Path(reference.removeprefix("file:")).expanduser())
     try:
         with open_ledger(setup.config.ledger_url, reference) as ledger:
-            out(f"ledger: {ledger.path}")
+            out(f"ledger: {ledger.where}")
     except LedgerError as e:
         raise Stop(str(e)) from None
     out(f"sealing key: {reference}")

@@ -40,7 +40,7 @@ def run(config: Path | None, host: str | None, port: int | None, *, quiet: bool)
         if _loopback(place[0]):
             link = house.links.make(house.user, Role.named(serve.local_role))
             say(f"open this link once, within ten minutes:\n\n  http://127.0.0.1:{port}/login?t={link}\n")
-        say(f"serving {ledger.path} on {place[0]} port {port}; Ctrl-C ends it, and no rotation stops", quiet=quiet)
+        say(f"serving {ledger.where} on {place[0]} port {port}; Ctrl-C ends it, and no rotation stops", quiet=quiet)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         server = uvicorn.Server(
             uvicorn.Config(

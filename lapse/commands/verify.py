@@ -61,7 +61,7 @@ def run(options: Options, config: Path | None) -> Exit:
     setup = Setup.of(config)
     with ExitStack() as stack:
         ledger = stack.enter_context(setup.ledger())
-        stack.enter_context(only_one(ledger.path))
+        stack.enter_context(only_one(ledger))
         chosen = _choose(setup, ledger, options, stack)
         try:
             uvloop.run(_ask(setup, ledger, options, chosen))

@@ -11,7 +11,7 @@ Import it inside commands only: it brings SQLAlchemy.
 """
 
 from lapse.ledger.chain import EventKind
-from lapse.ledger.errors import AmbiguousKey, KeyTrouble, LedgerError, NewerSchema, UnknownKey
+from lapse.ledger.errors import AmbiguousKey, Busy, KeyTrouble, LedgerError, NewerSchema, UnknownKey
 from lapse.ledger.keys import KeySource, key_source
 from lapse.ledger.model import (
     Canary,
@@ -38,11 +38,12 @@ from lapse.ledger.model import (
     Turn,
     Turned,
 )
-from lapse.ledger.store import Ledger, open_ledger
+from lapse.ledger.store import Ledger, made, open_ledger
 from verifier.scope import Ownership
 
 __all__ = [
     "AmbiguousKey",
+    "Busy",
     "Canary",
     "Checked",
     "EventKind",
@@ -75,5 +76,6 @@ __all__ = [
     "Turned",
     "UnknownKey",
     "key_source",
+    "made",
     "open_ledger",
 ]

@@ -92,7 +92,9 @@ class Database(ABC):
     def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Any]:
         """Yield the rows of one query, of one consistent state, however many; the transaction lasts as long."""
         with self.read() as connection:
-            yield from connection.execution_options(stream_results=True).exec_driver_sql(sql, tuple(args))
+            streaming = connection.execution_options(stream_results=True)
+            with streaming.exec_driver_sql(sql, tuple(args)) as result:
+                yield from result
 
     def transact(self, body: Callable[[Raw], T]) -> T:
         """Run `body` in a write transaction and return what it returned, committed.

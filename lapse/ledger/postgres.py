@@ -258,12 +258,13 @@ class PostgresRaw:
             with self._raw.cursor() as cursor:
                 cursor.executemany(_placed(sql), rows)
 
-    def stream(self, sql: str, args: Sequence[Any] = ()) -> psycopg.ServerCursor[Any]:
-        """Run a query by a cursor of the server's, which ends with the transaction."""
+    def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of a query by a cursor of the server's."""
         self._streams += 1
-        cursor = self._raw.cursor(f"stream_{self._streams}", withhold=False)
-        cursor.itersize = _FETCH
-        return cursor.execute(_placed(sql), tuple(args), binary=True)
+        with self._raw.cursor(f"stream_{self._streams}") as cursor:
+            cursor.itersize = _FETCH
+            cursor.execute(_placed(sql), tuple(args), binary=True)
+            yield from cursor
 
     def insert(
         self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], same: Mapping[str, int] | None = None

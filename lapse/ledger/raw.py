@@ -44,8 +44,8 @@ class Raw(Protocol):
         """Run one statement for each row of values."""
         ...
 
-    def stream(self, sql: str, args: Sequence[Any] = ()) -> Rows:
-        """Run a query whose rows need not fit into memory; other statements may run while they are read."""
+    def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of a query, which need not fit into memory; other statements may run in between."""
         ...
 
     def insert(

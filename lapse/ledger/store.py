@@ -464,6 +464,16 @@ def open_ledger(
     return ledger
 
 
+def made(address: str | Path) -> bool:
+    """Say whether there is a ledger at an address yet; nothing is made in a database. One out of reach is an error."""
+    db = database(address)
+    try:
+        with db.read() as connection:
+            return version_of(connection, db) > 0
+    finally:
+        db.close()
+
+
 def _prepare(db: Database, source: KeySource | None) -> None:
     """Make or migrate the tables. What wraps is asked before the write lock is taken: it may be far away."""
     name = secrets.token_hex(16)

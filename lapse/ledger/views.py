@@ -130,7 +130,8 @@ def keys(db: Database, select: Select) -> Iterator[Key]:
             hashes = [bytes.fromhex(name.rpartition("-")[2]) for name in select.ids[start : start + _PAGE]]
             marks = ",".join("?" * len(hashes))
             part = f"{where} AND c.hash IN ({marks})"
-            yield from _page(db, part, [*args, *hashes], select.order, _ALL_OF_THEM, 0)
+            for row in db.rows(*_asked(part, [*args, *hashes], select.order, _ALL_OF_THEM, 0)):
+                yield _key(tuple(row))
         return
     if select.order is Order.SEEN and select.limit is None and not select.offset:
         after = 0
@@ -142,7 +143,8 @@ def keys(db: Database, select: Select) -> Iterator[Key]:
                 return
             after = rows[-1][0]
     limit = _ALL_OF_THEM if select.limit is None else select.limit
-    yield from _page(db, where, args, select.order, limit, select.offset)
+    for row in db.stream(*_asked(where, args, select.order, limit, select.offset)):
+        yield _key(tuple(row))
 
 
 def _where(select: Select) -> tuple[str, list[Any]]:
@@ -162,11 +164,6 @@ def _where(select: Select) -> tuple[str, list[Any]]:
             terms.append(column)
             args.append(value)
     return " AND ".join(terms), args
-
-
-def _page(db: Database, where: str, args: list[Any], order: Order, limit: int, offset: int) -> Iterator[Key]:
-    for row in db.stream(*_asked(where, args, order, limit, offset)):
-        yield _key(tuple(row))
 
 
 def _asked(where: str, args: list[Any], order: Order, limit: int, offset: int) -> tuple[str, list[Any]]:

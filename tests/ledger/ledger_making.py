@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from itertools import count
 from typing import TYPE_CHECKING
 
 from lapse.ledger import Ledger, Scan, open_ledger
@@ -30,6 +31,8 @@ from verifier.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from servers import Server
 
     from lapse.ledger import IngestCount
     from verifier.model import Verdict
@@ -97,5 +100,16 @@ def judged(number: int, verdict: Verdict, minutes: float = 0) -> Judged:
     return Judged(name_of(number), "aws_access_key", verdict, START + timedelta(minutes=minutes))
 
 
-def made(folder: Path, *, key: bool = True) -> Ledger:
-    return open_ledger(folder / "ledger.db", set_key() if key else None)
+_schemas = count(1)
+
+
+def fresh(server: Server) -> str:
+    """Return the address of a schema that is not there yet."""
+    who = f"{server.admin['username']}:{server.admin['password']}"
+    return f"postgresql://{who}@{server.host}:{server.port}/postgres?sslmode=disable&schema=t{os.getpid()}_{next(_schemas)}"
+
+
+def made(place: Path | str, *, key: bool = True) -> Ledger:
+    """Open the ledger in a folder or at an address."""
+    address = place if isinstance(place, str) else place / "ledger.db"
+    return open_ledger(address, set_key() if key else None)

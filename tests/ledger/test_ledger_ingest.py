@@ -16,15 +16,14 @@ from verifier.model import Absent, CredentialID, KindID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lapse.ledger import Ledger
     from verifier.model import Finding
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with made(tmp_path) as opened:
+def ledger(address: str) -> Iterator[Ledger]:
+    with made(address) as opened:
         yield opened
         checked = opened.check()
         assert checked.ok, checked.problems
@@ -229,13 +228,13 @@ def test_loose_files_are_never_taken_for_a_complete_source(ledger: Ledger) -> No
 # ── secrets, kept or not ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_without_a_key_nothing_is_kept_and_a_later_key_seals_what_comes_again(tmp_path: Path) -> None:
-    with made(tmp_path, key=False) as ledger:
+def test_without_a_key_nothing_is_kept_and_a_later_key_seals_what_comes_again(address: str) -> None:
+    with made(address, key=False) as ledger:
         assert not ledger.keeps_secrets
         ingest(ledger, [(1, 0), (2, 0)])
         assert ledger.status().secrets == 0
         ids = ledger.id_key
-    with open_ledger(tmp_path / "ledger.db", set_key()) as ledger:
+    with open_ledger(address, set_key()) as ledger:
         assert ledger.keeps_secrets
         assert ledger.id_key == ids
         ingest(ledger, [(1, 0), (3, 0)])
