@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 from playbooks.plan import Facts, HandFacts, IssuerFacts, Mode, Plan, Used, plan
 from playbooks.schema import OPEN, Need
 from playbooks.specfile import library
-from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, Unready
-from rotators.interface import SelfRevoker, Style
+from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, SUCCESSORS, Unready
+from rotators.interface import Quarantine, SelfRevoker, Style
 from rotators.step import Effect
 from verifier.model import Credential, CredentialID, KindID
+from verifier.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MADE = "<!-- Made by docs/generate.py from the playbook. Do not edit: run `make docs`. -->"
-_TRIALS = {"role": "app", "database": "postgresql", "prefix": "lapse", "engine": "database"}
+_TRIALS = {
+    "role": "app", "database": "postgresql", "prefix": "lapse", "engine": "database", "connection": "app",
+    "audience": "app", "claims": "repository=acme/app", "grants": "read secret/data/app",
+}  # fmt: skip
 """What stands for an open setting where a hand cannot be made without one; it is printed nowhere."""
 
 _STYLES = {
@@ -94,7 +98,9 @@ def _who(book: Playbook, made: Plan, catalogue: Catalogue) -> str:
         rows.append(("consumers", ", ".join(f"`{c.use}`" for c in book.consumers)))
     if book.sessions:
         rows.append(("ends sessions by", ", ".join(f"`{s.use}`" for s in book.sessions)))
-    if made.style is not None:
+    if made.successor is not None:
+        rows.append(("replaced by", f"`{made.successor.name}`; chosen by name only: `--playbook {book.id}`"))
+    elif made.style is not None:
         rows.append(("manner", _STYLES[made.style]))
     if made.also_dies:
         rows.append(("also dies", made.also_dies))
@@ -156,9 +162,17 @@ def _plan(book: Playbook, mode: Mode) -> Plan:
         ),
         HandFacts(store.permissions) if store else None,
         tuple(HandFacts(_made(CONSUMERS, c).permissions) for c in shape.consumers),
-        tuple(HandFacts(k.permissions, k.reversible) for k in killers),
+        tuple(HandFacts(k.permissions, k.reversible, isinstance(k, Quarantine) and k.stops_new) for k in killers),
+        None if shape.successor is None else _successor(shape.successor),
     )  # fmt: skip
     return plan(book, mode, facts)
+
+
+def _successor(used: Used) -> HandFacts:
+    """Ask a successor what it says of itself; whose key it is nobody knows here, so the leaked user is its own."""
+    way = _made(SUCCESSORS, used)
+    nobody = Credential(CredentialID("x-" + "0" * 32), KindID("x"), {"username": Secret("app")})
+    return HandFacts(way.permissions, way.reversible, displaces=way.displaces(nobody), about=f"`{used.name}`")
 
 
 def _consequences(book: Playbook) -> Iterator[str]:

@@ -450,7 +450,8 @@ class _Compiler:
     @property
     def can_disable(self) -> bool:
         """Say whether the old key can be disabled alone: not where old and new are one account."""
-        return self.issuer is not None and self.issuer.reversible and not self.in_place
+        taken_over = self.way is not None and self.way.displaces
+        return self.issuer is not None and self.issuer.reversible and not self.in_place and not taken_over
 
     def disable(self, name: str, slot: Slot, title: str) -> Planned:
         return self.step(name, slot, Action.DISABLE, title, Effect.CHANGES, undo="enable it again", rights="disable")

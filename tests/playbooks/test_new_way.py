@@ -39,7 +39,7 @@ SORTS = {
     "instead": Sort(WAY, {}),
     "irreversible": Sort(WAY, {"reversible": False}),
     "in place": Sort(WAY, {"style": "replace"}, account=True),
-    "displaces": Sort(WAY, {"style": "replace", "way_displaces": True, "reversible": False}, account=True),
+    "displaces": Sort(WAY, {"style": "replace", "way_displaces": True}, account=True),
     "by itself": Sort(WAY, {"style": "revoke", "reversible": False}),
 }
 
@@ -82,7 +82,11 @@ def test_the_new_way_is_up_and_seen_before_the_old_key_goes(name: str) -> None:
         if s.effect is Effect.DESTROYS and s.action is not Action.SETUP:
             assert i > seen
     if name == "displaces":
-        assert not {Action.DELETE, Action.DISABLE} & {s.action for s in steps}
+        for mode in Mode:
+            actions = {s.action for s in planned(made.small, sort.text, mode).steps}
+            assert not {Action.DELETE, Action.DISABLE} & actions, (
+                "that would stop the new way, which is the same account"
+            )
     made.run()
     finished(made, sort)
 
