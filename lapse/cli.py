@@ -18,35 +18,37 @@ from lapse.exits import Exit
 app = typer.Typer(
     name="lapse",
     help="Find the leaked keys that still work, replace them, and prove the old ones dead.",
-    epilog="Exit codes: 0 nothing live, 1 broke, 2 usage, 3 no input, 10 live keys remain, 11 only undecided remain.",
+    epilog="Exit codes: 0 nothing live or waiting, 1 broke, 2 wrong usage or config, 3 no input, 4 no rights, "
+    "10 live keys remain, 11 only undecided ones, 12 waiting, 13 stopped part-way. `lapse VERB --help` says more.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-ledger_app = typer.Typer(
-    help="The record: make it, check it, export its head.", no_args_is_help=True, rich_markup_mode=None
-)
+ledger_app = typer.Typer(help="Make, check and export the record.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
 policy_app = typer.Typer(
-    help="What is done about keys, by rules of the config.", no_args_is_help=True, rich_markup_mode=None
+    help="Say which rule of the config acts on a key.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(policy_app, name="policy")
 
 
-playbooks_app = typer.Typer(
-    help="The playbooks: list them, explain one, find mistakes in a file.", rich_markup_mode=None
-)
+playbooks_app = typer.Typer(help="List, explain and check playbooks.", rich_markup_mode=None)
 app.add_typer(playbooks_app, name="playbooks")
 
 
 tokens_app = typer.Typer(
-    help="Tokens for the console's API: for programs, and to approve from another machine.",
+    help="Make and revoke tokens for the console's API.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(tokens_app, name="tokens")
+
+
+def _examples(*commands: str) -> str:
+    """Return an epilog that shows commands as typed; the reference and the manual pages take them from it."""
+    return "\b\nExamples:\n" + "\n".join(f"  {c}" for c in commands)
 
 
 class Shape(StrEnum):
@@ -80,7 +82,7 @@ class Plain(StrEnum):
 
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration to use instead of ./lapse.toml or XDG.")
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration; else ./lapse.toml, else the user's.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr, still never a secret.")]
@@ -88,11 +90,11 @@ AsOption = Annotated[str | None, typer.Option("--as", metavar="FORMAT", help="Re
 SourceOption = Annotated[
     Path | None,
     typer.Option(
-        "--source", metavar="DIR", help="Checkout, unpacked image or docker-save archive to read redacted secrets from."
+        "--source", metavar="PATH", help="Checkout, unpacked image or docker-save archive: completes redacted secrets."
     ),
 ]
 OriginOption = Annotated[
-    str | None, typer.Option("--origin", metavar="NAME", help="What was scanned, e.g. docker:acme/api:1.2.")
+    str | None, typer.Option("--origin", metavar="NAME", help="What was scanned, such as docker:acme/api:1.2.")
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Not a whole scan: what it lacks is not gone.")]
 ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Exit 0 whatever was found; errors still count.")]
@@ -113,14 +115,20 @@ def root(
     """Find the leaked keys that still work, replace them, and prove the old ones dead."""
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lapse ingest gitleaks.json trufflehog.jsonl",
+        "gitleaks dir . -f json -r - | lapse ingest -",
+        "lapse ingest kingfisher.json --source api.tar",
+    )
+)
 def ingest(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Reports of any scanner; - is stdin.")],
     as_: AsOption = None,
     source: SourceOption = None,
     origin: OriginOption = None,
     partial: PartialOption = False,
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -133,11 +141,22 @@ def ingest(
     _end(command.run(files, as_, source, origin, config, partial=partial, json=format_ is Plain.JSON, quiet=quiet))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lapse verify",
+        "lapse verify gitleaks.json --exit-zero",
+        "lapse verify aws-7f3a9c --no-wait",
+    )
+)
 def verify(
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY|FILE", help="Keys, or reports to ingest.")] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY|FILE", help="Keys to ask about, or reports to ingest first; else all that are due."
+        ),
+    ] = None,
     provider: Annotated[str | None, typer.Option("--provider", metavar="ID", help="Only this kind of key.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Ask about keys already confirmed dead, too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Also ask about keys already proven dead.")] = False,
     wait: Annotated[
         bool | None, typer.Option("--wait/--no-wait", help="Stay for the second look at keys that just died.")
     ] = None,
@@ -145,7 +164,7 @@ def verify(
     source: SourceOption = None,
     origin: OriginOption = None,
     partial: PartialOption = False,
-    format_: Annotated[Shape, typer.Option("--format", help="Output on stdout.")] = Shape.TABLE,
+    format_: Annotated[Shape, typer.Option("--format", help="Form of what goes to stdout.")] = Shape.TABLE,
     config: ConfigOption = None,
     exit_zero: ExitZeroOption = False,
     quiet: QuietOption = False,
@@ -175,7 +194,7 @@ def verify(
 
 @app.command()
 def status(
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="How many live keys to list.")] = 20,
     who: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Whose approvals to name first; else the log-in name's.")
@@ -192,12 +211,14 @@ def status(
     _end(command.run(config, limit, who, json=format_ is Plain.JSON), exit_zero=exit_zero)
 
 
-@app.command()
+@app.command(epilog=_examples("lapse show aws-7f3a9c"))
 def show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Short id or unique prefix.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key's id, or a unique beginning of it.")],
     reveal: Annotated[bool, typer.Option("--reveal", help="Print the secret itself; recorded in the ledger.")] = False,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it is revealed (needed).")] = "",
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; needed with --reveal, and recorded.")
+    ] = "",
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
 ) -> None:
     """Tell the story of one key.
@@ -209,12 +230,18 @@ def show(
     _end(command.run(key, config, reveal=reveal, reason=reason, json=format_ is Plain.JSON))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lapse report -o leaked.html",
+        "lapse report --format jsonl | jq .key",
+        "lapse report --run r-4f2a1c -o evidence.html",
+    )
+)
 def report(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")] = "-",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="File to write; - is stdout.")] = "-",
     format_: Annotated[
         Form | None,
-        typer.Option("--format", help="Otherwise by the file's ending: .html .md .sarif .csv .json .defectdojo.json …"),
+        typer.Option("--format", help="Form; else told by the file's ending (.html .md .sarif …)."),
     ] = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN", help="Signed evidence of one rotation: .json or .html.")
@@ -237,15 +264,15 @@ def report(
     _end(command.run(output, str(format_) if format_ else None, config, command.Evidence(run, verify, public_key)))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse providers --calls", "lapse providers --coverage gitleaks"))
 def providers(
     calls: Annotated[
-        bool, typer.Option("--calls", help="Every call that may be made, for review and firewalls.")
+        bool, typer.Option("--calls", help="List every call that can be made, for review and firewalls.")
     ] = False,
     coverage: Annotated[
-        str | None, typer.Option("--coverage", metavar="SCANNER", help="Share of a scanner's rules that are verified.")
+        str | None, typer.Option("--coverage", metavar="SCANNER", help="How many of a scanner's rules can be verified.")
     ] = None,
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
 ) -> None:
     """List the kinds of key, and their calls."""
@@ -273,7 +300,7 @@ def doctor(config: ConfigOption = None) -> None:
     _end(command.run(config))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse nightly --deadline 6h"))
 def nightly(
     deadline: Annotated[
         str | None,
@@ -286,12 +313,12 @@ def nightly(
     fleet: Annotated[
         bool | None, typer.Option("--fleet/--no-fleet", help="Let the workers ask; else: if [fleet] url is set.")
     ] = None,
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
     exit_zero: ExitZeroOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Read the sources, ask about what is due, act.
+    """Read the sources, ask about what is due, act by the rules.
 
     By [nightly], [[policy]] and [notify] of the config; made for cron. Exit 13: the night ended before all was asked.
     """
@@ -320,16 +347,16 @@ def worker(
     _end(command.run(config, chunks, quiet=quiet))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse diff --since 7d"))
 def diff(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="A date (2026-11-01) or a span (12h, 7d).")
     ] = "1d",
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
     exit_zero: ExitZeroOption = False,
 ) -> None:
-    """Show what changed.
+    """Show what changed since a time.
 
     New, died, revived, still live; time to revoke by owner, kind and image namespace; what breaks the SLA.
     """
@@ -340,26 +367,26 @@ def diff(
 
 @policy_app.command("test")
 def policy_test(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Short id or unique prefix.")],
-    format_: Annotated[Plain, typer.Option("--format", help="Output on stdout.")] = Plain.TABLE,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key's id, or a unique beginning of it.")],
+    format_: Annotated[Plain, typer.Option("--format", help="Form of what goes to stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
 ) -> None:
-    """Say which rule fires for a key.
+    """Say which rule fires for a key, and why no earlier one.
 
-    And why each earlier one does not. Does nothing else.
+    Does nothing else.
     """
     from lapse.commands import policy as command
 
     _end(command.run(key, config, json=format_ is Plain.JSON))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse purge --dead"))
 def purge(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys whose secrets to delete.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All keys proven dead, whatever the retention.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Delete sealed secrets from the ledger.
+    """Delete kept secrets from the ledger.
 
     The record of what happened stays.
     """
@@ -370,15 +397,20 @@ def purge(
 
 @app.command()
 def demo(
-    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Leave everything in DIR.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Leave everything in DIR, a new or empty folder.")
+    ] = None,
 ) -> None:
-    """Run it all against a local sandbox."""
+    """Show it all on a sandbox on this machine.
+
+    Real servers where they are installed, made-up keys; no provider is called.
+    """
     from lapse.commands import demo as command
 
     _end(command.run(keep))
 
 
-@ledger_app.command("init")
+@ledger_app.command("init", epilog=_examples("lapse ledger init", "lapse ledger init --key env:LAPSE_SEAL"))
 def ledger_init(
     key: Annotated[
         str | None,
@@ -395,7 +427,7 @@ def ledger_init(
     _end(command.init(key, config))
 
 
-@ledger_app.command("check")
+@ledger_app.command("check", epilog=_examples("lapse ledger check --head head.json"))
 def ledger_check(
     head: Annotated[Path | None, typer.Option("--head", metavar="FILE", help="A head exported earlier.")] = None,
     config: ConfigOption = None,
@@ -452,21 +484,32 @@ SecretFileOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lapse rotate aws-7f3a9c",
+        "lapse rotate aws-7f3a9c --apply --set store.path=ci/aws",
+        "lapse rotate aws-7f3a9c --mode emergency --apply --yes",
+    )
+)
 def rotate(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Short id or unique prefix.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key's id, or a unique beginning of it.")],
     apply: Annotated[bool, typer.Option("--apply", help="Run the plan; without it, only print it.")] = False,
-    mode: Annotated[Manner, typer.Option("--mode", help="Emergency stops the old key first.")] = Manner.GRACEFUL,
-    playbook: Annotated[str | None, typer.Option("--playbook", metavar="ID", help="Which playbook to follow.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Approve, by name, what needs one person.")] = False,
+    mode: Annotated[
+        Manner, typer.Option("--mode", help="graceful: the new key first; emergency: stop the old one first.")
+    ] = Manner.GRACEFUL,
+    playbook: Annotated[
+        str | None, typer.Option("--playbook", metavar="ID", help="Follow this playbook; `lapse playbooks` lists them.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Give, in your name, the approvals that need one person.")] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="What the playbook leaves open.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What the playbook leaves open, such as store.path=ci/aws."),
     ] = None,
     who: WhoOption = None,
     wait: WaitOption = None,
     fd: FdOption = None,
     secret_file: SecretFileOption = None,
-    format_: Annotated[Plain, typer.Option("--format", help="Output of the plan on stdout.")] = Plain.TABLE,
+    format_: Annotated[Plain, typer.Option("--format", help="Form of the plan on stdout.")] = Plain.TABLE,
     config: ConfigOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -493,7 +536,7 @@ def rotate(
     _end(command.run(options, config))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse approve r-4f2a1c", "lapse approve r-4f2a1c --step delete"))
 def approve(
     run: RunArgument,
     who: WhoOption = None,
@@ -522,9 +565,11 @@ def approve(
     _end(command.run(run, who, tuple(step or ()), config, withdraw=withdraw))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse resume", "lapse resume r-4f2a1c --wait 10m"))
 def resume(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="One rotation; else all that can go on.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="One rotation; without it, all that can go on.")
+    ] = None,
     who: WhoOption = None,
     wait: WaitOption = None,
     fd: FdOption = None,
@@ -541,7 +586,7 @@ def resume(
     _end(command.run(run, who, config, wait, (fd, secret_file), quiet=quiet))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse undo r-4f2a1c"))
 def undo(run: RunArgument, who: WhoOption = None, config: ConfigOption = None, quiet: QuietOption = False) -> None:
     """Take a rotation back.
 
@@ -552,10 +597,14 @@ def undo(run: RunArgument, who: WhoOption = None, config: ConfigOption = None, q
     _end(command.run(run, who, config, quiet=quiet))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse serve --port 8017"))
 def serve(
-    host: Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Where to listen; loopback.")] = None,
-    port: Annotated[int | None, typer.Option("--port", metavar="N", help="Port; 0 takes a free one.")] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 127.0.0.1 unless configured.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="N", help="Port to listen on; 0 takes a free one.")
+    ] = None,
     config: ConfigOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -579,18 +628,15 @@ def watch(run: RunArgument, config: ConfigOption = None) -> None:
     _end(command.run(run, config))
 
 
-@app.command()
+@app.command(epilog=_examples("lapse completion bash > ~/.local/share/bash-completion/completions/lapse"))
 def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
-    """Print a completion script for your shell.
-
-    For bash: lapse completion bash > ~/.local/share/bash-completion/completions/lapse
-    """
+    """Print a completion script for your shell."""
     from lapse.commands import watch as command
 
     _end(command.completion(shell))
 
 
-@tokens_app.command("add")
+@tokens_app.command("add", epilog=_examples("lapse tokens add dashboard --role viewer --expires 90d"))
 def tokens_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which program it is for.")],
     role: Annotated[
@@ -642,7 +688,7 @@ def playbooks_lint(
     _end(command.check(files, config))
 
 
-@playbooks_app.command("show")
+@playbooks_app.command("show", epilog=_examples("lapse playbooks show aws-access-key"))
 def playbooks_show(
     name: Annotated[str, typer.Argument(metavar="ID", help="The playbook's id.")], config: ConfigOption = None
 ) -> None:
