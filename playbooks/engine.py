@@ -144,11 +144,7 @@ class Engine:
         state = self.state(run)
         if state.end is not None or state.turn != turn:
             return []
-        steps = list(state.plan.steps)
-        if state.undoing:  # what stopped the old key comes off first: the new one goes once the old one works again
-            steps.reverse()
-            steps.sort(key=lambda s: s.slot is not Slot.CONTAIN)
-        return [s.name for s in steps]
+        return [s.name for s in (_backward(state.plan) if state.undoing else state.plan.steps)]
 
     def take(self, run: str, name: str) -> Outcome:
         """Take one step of the run's direction and record what came of it. Safe to repeat at any time."""
@@ -261,9 +257,14 @@ class Engine:
     def _back(self, state: RunState, planned: Planned) -> Outcome:
         run, name = state.run, planned.name
         outcome: Outcome = Done()
-        if not state.undone(name) and state.touched(name) and planned.effect is not Effect.READS:
+        order = _backward(state.plan)
+        standing = [s.name for s in order if s.effect is not Effect.READS and state.touched(s.name)]
+        standing = [s for s in standing if not state.undone(s)]
+        if name in standing:
+            if standing[0] != name:  # a phase from before the undo goes on, in the order of its own time
+                return Failed(f"{standing[0]} is to be taken back before {name}")
             outcome = self._take_back(state, planned)
-        if isinstance(outcome, Done) and state.plan.steps[0].name == name:
+        if isinstance(outcome, Done) and order[-1].name == name and not self.state(run).changed():
             self._end(run, End.UNDONE, "everything is as before")
         return outcome
 
@@ -388,6 +389,16 @@ class Engine:
     @staticmethod
     def _context(state: RunState, intent_at: datetime, world: World) -> Context:
         return Context(state.run, world.old, state.outputs(), intent_at, marker_of(state.run))
+
+
+def _backward(plan: Plan) -> list[Planned]:
+    """Return the steps in the order in which they are taken back.
+
+    What stopped the old key comes off first: the new one goes once the old one works again.
+    """
+    order = list(plan.steps)[::-1]
+    order.sort(key=lambda s: s.slot is not Slot.CONTAIN)
+    return order
 
 
 def marker_of(run: str) -> str:

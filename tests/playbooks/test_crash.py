@@ -219,3 +219,24 @@ def test_self_revocation_has_no_successor(crash: int | None) -> None:
     assert scene.engine().state(RUN).end is End.FINISHED
     assert scene.small.keys() == []
     assert scene.small.stored()["key_id"] == OLD, "nothing was stored"
+
+
+@pytest.mark.parametrize("until", ["create", "consumer-1", "disable"])
+def test_a_phase_from_before_an_undo_takes_nothing_back_out_of_order_and_ends_nothing(until: str) -> None:
+    """DBOS goes on with the phase that a crash cut off: its agenda is the one of before, from the first step on."""
+    scene = Scene()
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    agenda = scene.engine().agenda(RUN, scene.engine().state(RUN).turn)
+    while scene.engine().state(RUN).done(until) is None:
+        scene.engine().advance(RUN)
+        scene.small.pass_time(1)
+    scene.engine().undo(RUN, "bob")
+    for name in agenda:
+        if not isinstance(scene.engine().take(RUN, name), Done):
+            break
+    assert scene.engine().state(RUN).end is None, "nothing was taken back in the right order"
+    assert isinstance(drive(scene.engine(), scene.small, RUN), Done)
+    assert scene.engine().state(RUN).end is End.UNDONE
+    assert scene.small.keys() == [OLD]
+    assert scene.small.stored()["key_id"] == OLD
+    assert scene.small.accepted(OLD, "old-planted-secret")
