@@ -96,11 +96,12 @@ def moments_of(state: RunState, key: Key, exposure: Exposure, story: Sequence[St
         first_seen=key.first_seen,
         first_live=key.first_live,
         started=state.started,
-        contained=_first(state, _STOPS),
+        contained=_first(state, _stops(state)),
         minted=_minted(state),
         stored=_first(state, _MADE | {Action.APPLY} if state.plan.managed else _MADE),
         verified=_first(state, {Action.VERIFY}),
         deployed=max(dates) if dates and len(dates) == len(pushed) else None,
+        new_way=_first(state, {Action.WORKS}),
         disabled=_first(state, {Action.DISABLE}),
         deleted=_first(state, {Action.DELETE, Action.HAND_DELETE}),
         last_acceptance=max(accepted, default=None),
@@ -180,6 +181,12 @@ def _first(state: RunState, actions: frozenset[Action] | set[Action]) -> datetim
     """Return when the first step of these actions was done."""
     dates = [_stands(state, s) for s in state.plan.steps if s.action in actions]
     return min((at for at in dates if at is not None), default=None)
+
+
+def _stops(state: RunState) -> frozenset[Action]:
+    """Return what stops the old key in this plan: a successor that takes its place does where nothing else would."""
+    there = _STOPS & {s.action for s in state.plan.steps}
+    return there or frozenset({Action.SETUP})
 
 
 def _minted(state: RunState) -> datetime | None:

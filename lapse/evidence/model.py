@@ -78,11 +78,12 @@ class Exposure(Struct, frozen=True):
 class Moments(Struct, frozen=True):
     """When what happened; null: it did not, or was taken back.
 
-    `exposed` is the earliest known date. `contained` is when the old key was first stopped at its issuer, by whatever
-    step. `last_acceptance` is the last time that anybody here saw the old key accepted before `first_stable_refusal`,
-    from which on it was only ever refused. `proven` is when the proof was complete. `accepted_since`: the old key was
-    accepted again after its stable refusal began, which no proof survives. `sessions_until`: what the old key opened
-    may have lived on until then.
+    `exposed` is the earliest known date. `contained` is when the old key was first stopped at its issuer for good, by
+    whatever step (a stop that was lifted again for the new key's sake is none). `new_way` is when what makes the key
+    unnecessary was seen to work. `last_acceptance` is the last time that anybody here saw the old key accepted before
+    `first_stable_refusal`, from which on it was only ever refused. `proven` is when the proof was complete.
+    `accepted_since`: the old key was accepted again after its stable refusal began, which no proof survives.
+    `sessions_until`: what the old key opened may have lived on until then.
     """
 
     exposed: datetime
@@ -94,6 +95,7 @@ class Moments(Struct, frozen=True):
     stored: datetime | None
     verified: datetime | None
     deployed: datetime | None
+    new_way: datetime | None
     disabled: datetime | None
     deleted: datetime | None
     last_acceptance: datetime | None

@@ -89,6 +89,7 @@ def points(m: Moments) -> list[Point]:
         Point("New key stored", m.stored),
         Point("New key accepted", m.verified),
         Point("Deployed", m.deployed),
+        Point("New way works", m.new_way),
         Point("Deleted", m.deleted),
         Point("Last acceptance", m.last_acceptance, "live"),
         Point("First stable refusal", m.first_stable_refusal, "dead"),

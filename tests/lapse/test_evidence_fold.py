@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from evidence_made import BOOK, LEAKED, Office, made
+from evidence_made import BOOK, KEK, LEAKED, Office, made
 from ledger_made import credential_in
-from stage import IN_PLACE, MANAGED, PERSON, REVOKE, drive, planned
+from stage import BOTH, IN_PLACE, MANAGED, PERSON, REVOKE, WAY, drive, planned
 
 from lapse.evidence.audit import audit
 from lapse.evidence.extract import extract
 from lapse.evidence.fold import evidence_of
 from lapse.evidence.page import headline, points, said
-from lapse.ledger import EventKind
+from lapse.ledger import EventKind, open_ledger
 from lapse.ledger.clock import moment
 from playbooks.engine import Engine
 from playbooks.journal import Entry, What, state_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from servers import Server
+
     from lapse.evidence.model import RunEvidence
     from playbooks.plan import Plan
     from playbooks.world import World
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
 def office(tmp_path: Path) -> Iterator[Office]:
     with made(tmp_path) as ledger:
         yield Office.at(ledger)
+
+
+WORKS = "New way works"
+NEW = {"New key made", "New key stored", "New key accepted", "Deployed"}
 
 
 def names(e: RunEvidence) -> list[str]:
@@ -93,14 +100,16 @@ def test_an_emergency_contains_first(office: Office) -> None:
 @pytest.mark.parametrize(
     ("text", "style", "lacks"),
     [
-        (IN_PLACE, "replace", {"Deleted"}),
-        (MANAGED, "replace", {"Deleted", "New key made"}),
-        (REVOKE, "revoke", {"New key made", "New key stored", "New key accepted", "Deployed"}),
+        (IN_PLACE, "replace", {"Deleted", WORKS}),
+        (MANAGED, "replace", {"Deleted", "New key made", WORKS}),
+        (REVOKE, "revoke", {*NEW, WORKS}),
+        (WAY, "replace", {*NEW, "Deleted"}),
+        (BOTH, "displace", set()),
     ],
-    ids=["in place", "managed", "revoked by itself"],
+    ids=["in place", "managed", "revoked by itself", "a way that takes its place", "a way besides"],
 )
 def test_other_shapes_of_providers(office: Office, text: str, style: str, lacks: set[str]) -> None:
-    office.small.set(style=style, reversible=False, managed=text is MANAGED)
+    office.small.set(style=style, reversible=False, managed=text is MANAGED, way_displaces=text is WAY)
     office.rotate(text=text)
     e = office.evidence()
     every = {p.name for p in points(e.moments)}
@@ -242,6 +251,19 @@ def test_only_what_speaks_of_this_key_alone_is_in_the_slice(office: Office) -> N
     assert "another run" not in text
     assert audit(office.json()).problems == ()
     assert [e for e in extract(office.ledger, "r-3")[1].events if "r-1" in e.payload] == []
+
+
+def test_a_ledger_on_postgresql_gives_out_the_same(postgresql: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEK.removeprefix("env:"), os.urandom(32).hex())
+    who = f"{postgresql.admin['username']}:{postgresql.admin['password']}"
+    address = f"postgresql://{who}@{postgresql.host}:{postgresql.port}/postgres?schema=evidence"
+    with open_ledger(address, KEK) as ledger:
+        office = Office.at(ledger)
+        office.rotate()
+        data = office.json()
+    assert audit(data).problems == ()
+    assert headline(audit(data).file.body.evidence) == "sim-000000 is proven dead"
+    assert postgresql.admin["password"].encode() not in data
 
 
 def test_a_key_of_which_nothing_is_known(tmp_path: Path) -> None:
