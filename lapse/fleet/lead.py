@@ -21,14 +21,13 @@ from sqlalchemy.exc import DBAPIError
 from lapse.exits import Stop
 from lapse.fleet.chunk import WORKFLOW, Chunk, Told, cut, packed, size
 from lapse.fleet.place import at_work, nights
+from lapse.nightly.second import owed
 from lapse.output.console import say
 from playbooks.durable import IDLE_SECONDS, VERSION, Json
-from verifier.confirm import Doubter
-from verifier.model import Dead
 from verifier.verify import Alarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from dbos import EnqueueOptions, WorkflowStatus
@@ -45,9 +44,6 @@ POLL = 0.3
 
 LONELY = 15.0
 """Seconds after which the leader says that nobody takes what it queued, and again each so many seconds."""
-
-LATER = 0.5
-"""Seconds more than needed before a second look is queued: machines' clocks differ."""
 
 _OPEN = ["ENQUEUED", "DELAYED", "PENDING"]
 _OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
@@ -228,36 +224,15 @@ class Lead:
 
     def _look_again(self, run: Run, vendor: str, ends: Ends) -> None:
         """Order second looks at what this run saw dead at a vendor, unless it looks like an outage there."""
-        patience = self._setup.terms().patience
+        kinds = [k for k in self._ledger.providers() if self._setup.catalogue.vendor(k) == vendor]
+        found = owed(self._setup, self._ledger, run, kinds).get(vendor, [])
+        most = self._most({o.item.credential.provider for o in found})
         now = datetime.now(UTC)
-        doubter = Doubter(patience, self._ledger.fallen(now - patience.apart), self._ledger.lived(run))
-        if doubter.braked(vendor):
-            return
-        soon = now + timedelta(seconds=patience.confirm_after + LATER)
-        fresh: dict[CredentialID, datetime] = {}
-        for kind in self._kinds(vendor, patience.confirm_after):
-            for item in self._ledger.due(soon, provider=kind, since=run):
-                if isinstance(item.last, Dead) and not item.last.confirmed and item.dead_since is not None:
-                    fresh[item.credential.id] = item.dead_since
-        order = sorted(fresh, key=fresh.__getitem__)
-        most = self._most(self._kinds(vendor, patience.confirm_after))
-        for ids in _slices(order, most):
-            wait = (fresh[ids[-1]] - now).total_seconds() + patience.confirm_after + LATER
+        for start in range(0, len(found), most):
+            part = found[start : start + most]
+            ids = tuple(o.item.credential.id for o in part)
+            wait = (part[-1].ready - now).total_seconds()
             self._queue(Chunk(run.id, run.started, vendor, ids, 2, _until(ends)), max(0.0, wait))
-
-    def _kinds(self, vendor: str, confirm_after: float) -> list[str]:
-        """Return a vendor's kinds in the ledger whose deaths may be confirmed after so short a time."""
-        found = []
-        for kind in self._ledger.providers():
-            spec = self._setup.catalogue.get(kind)
-            wait = (spec and spec.confirm_after) or 0.0
-            if self._setup.catalogue.vendor(kind) == vendor and wait <= confirm_after:
-                found.append(kind)
-        return found
-
-
-def _slices(ids: Sequence[CredentialID], most: int) -> list[tuple[CredentialID, ...]]:
-    return [tuple(ids[start : start + most]) for start in range(0, len(ids), most)]
 
 
 def _until(ends: Ends) -> datetime | None:

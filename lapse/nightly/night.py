@@ -19,6 +19,7 @@ from lapse.ledger import Select
 from lapse.nightly.act import Acted, Actor, considered
 from lapse.nightly.gate import Gate
 from lapse.nightly.memory import Memory
+from lapse.nightly.second import owed
 from lapse.nightly.sources import Sources
 from lapse.nightly.spool import place, take_in
 from lapse.notify import Notifier, items
@@ -116,6 +117,7 @@ class Nightly:
         self._resumed = False
         self._lead: Lead | None = None
         self._given_up = 0
+        self._run: Run | None = None
 
     def run(self) -> Night:
         """Do it. Raises `Stop` and `LedgerError`, KeyboardInterrupt when interrupted: the next one then goes on."""
@@ -138,6 +140,8 @@ class Nightly:
         acted = self._act(subjects, now)
         told = self._tell(news, acted)
         self._memory.reported(now)
+        if self._run is not None:
+            self._ledger.end_run(self._run)
         done = intake.result()
         return Night(
             began=began,
@@ -199,10 +203,11 @@ class Nightly:
         say(f"goes on with the night of {run.started:%Y-%m-%d %H:%M} UTC, which was cut off", quiet=self._plan.quiet)
         pause = self._config.nightly.round.delta
         if self._round(run, self._due(began, run)) and began - run.started >= pause:
+            self._ledger.end_run(run)
             self._round(self._ledger.begin_run("nightly"), self._due(began, began - pause))
 
     def _round(self, run: Run, due: Mapping[str, Iterable[Due]]) -> bool:
-        """Ask; end the run unless something due was left over. Return whether it came to its end."""
+        """Ask. Return whether it came to its end: then the run ends with the night, when all are told of it."""
         feeds = {kind: self._gate.feed(kind, self._setup.catalogue.vendor(kind), items) for kind, items in due.items()}
         if self._lead is not None:
             return self._lead_round(self._lead, run, feeds)
@@ -210,10 +215,30 @@ class Nightly:
         job = Job(Select(), feeds, run)
         wait = False if self._gate.closed else self._plan.wait
         self._alarms += uvloop.run(ask(self._setup, self._ledger, job, ears, wait=wait, brakes=self._gate))
-        if self._gate.cut_off:
-            return False
-        self._ledger.end_run(run)
-        return True
+        if run.resumed and not self._gate.closed and (self._config.verify.wait if wait is None else wait):
+            self._look_again(run, ears)
+        return self._over(run)
+
+    def _over(self, run: Run) -> bool:
+        self._run = None if self._gate.cut_off else run
+        return not self._gate.cut_off
+
+    def _look_again(self, run: Run, ears: Ears) -> None:
+        """Take the second looks that the run owed when it was cut off, each when its time has come."""
+        found = [o for items in owed(self._setup, self._ledger, run, self._ledger.providers()).values() for o in items]
+        if not found:
+            return
+        ready = max(o.ready for o in found)
+        while not self._gate.closed and (left := (ready - datetime.now(UTC)).total_seconds()) > 0:
+            time.sleep(min(0.2, left))
+        if self._gate.closed:
+            self._gate.cut_off = True
+            return
+        due: dict[str, list[Due]] = defaultdict(list)
+        for o in found:
+            due[o.item.credential.provider].append(o.item)
+        job = Job(Select(), due, run)
+        self._alarms += uvloop.run(ask(self._setup, self._ledger, job, ears, wait=False, brakes=self._gate))
 
     def _lead_round(self, lead: Lead, run: Run, feeds: Mapping[str, Iterable[Due]]) -> bool:
         """Have the fleet ask, as `_round` does."""
@@ -221,10 +246,7 @@ class Nightly:
         wait = self._config.verify.wait if self._plan.wait is None else self._plan.wait
         lead.ask(run, feeds, self._gate, wait=wait)
         self._gate.cut_off |= lead.left
-        if self._gate.cut_off:
-            return False
-        self._ledger.end_run(run)
-        return True
+        return self._over(run)
 
     def _due(self, at: datetime, since: datetime | Run | None) -> dict[str, Iterable[Due]]:
         return {kind: self._ledger.due(at, provider=kind, since=since) for kind in self._ledger.providers()}

@@ -111,9 +111,13 @@ class Fleet:
 
     # ── processes ──────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, *words: str, python: Iterable[str] = ("-m", "lapse.cli")) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, python: Iterable[str] = ("-m", "lapse.cli"), limit: int | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a process; with a `limit` no file that it writes may grow beyond so many bytes."""
+        bound = ["prlimit", f"--fsize={limit}"] if limit is not None else []
         process = subprocess.Popen(
-            [sys.executable, *python, *words, "--config", str(self.config)],
+            [*bound, sys.executable, *python, *words, "--config", str(self.config)],
             cwd=self.path, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.processes.append(process)
@@ -176,7 +180,7 @@ class Fleet:
             assert ledger.check().ok
             for key in ledger.keys(Select()):
                 (place,) = ledger.places(key.id)
-                found[str(place.place.line)] = (
+                found[f"{place.place.repository}:{place.place.line}"] = (
                     key.provider, type(key.last).__name__, key.confirmed, key.attempts,
                     type(key.known).__name__, key.first_live is None, key.dead_since is None,
                 )  # fmt: skip
@@ -196,4 +200,4 @@ def ideal(keys: Iterable[str]) -> dict[str, tuple[object, ...]]:
         "dead": ("Dead", True, 2, "Dead", True, False),
         "odd": ("Undecided", False, 1, "NoneType", True, True),
     }
-    return {str(n + 1): (key.split("-")[0], *ends[key.split("-")[1]]) for n, key in enumerate(keys)}
+    return {f"acme/app:{n + 1}": (key.split("-")[0], *ends[key.split("-")[1]]) for n, key in enumerate(keys)}
