@@ -28,6 +28,11 @@ settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker of the tests that go on for long with `LAPSE_CHAOS=1`."""
+    config.addinivalue_line("markers", "chaos: kill -9 and mishaps; LAPSE_CHAOS=1 (make chaos) goes on for long")
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Name long values by their argument: made at run time, they differ between processes, and test ids must not."""
     return argname if isinstance(val, str | bytes) and len(val) > 40 else None
