@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from lapse.exits import Exit, Stop
 from lapse.ledger import Canary, Kept, LedgerError, Ownership
+from lapse.ledger.db import is_postgres
 from lapse.output.console import safe, say
 from lapse.references import REFERENCE, resolve
 from playbooks.engine import HINTS, Engine, Refused
@@ -74,12 +75,21 @@ class Desk:
 
     @property
     def place(self) -> Place:
-        """Where the executor keeps its tables: beside the ledger, or where the config says, first for a fleet."""
+        """Where the executor keeps its tables: where the config says, first for a fleet; else beside the ledger.
+
+        Beside a ledger in PostgreSQL is in the same database: several machines then share its rotations, too.
+        """
         from playbooks.durable import Place  # noqa: PLC0415  # DBOS is slow to import
+        from playbooks.seat import libpq  # noqa: PLC0415  # same
 
         config = self.setup.config
         path, named = self.ledger.path.absolute(), config.fleet.url or config.rotate.engine
-        url = _resolved(named) if named else str(path.with_name(f"{path.stem}-engine.db"))
+        if named:
+            url = _resolved(named)
+        elif is_postgres(config.ledger_url):
+            url = libpq(config.ledger_url)
+        else:
+            url = str(path.with_name(f"{path.stem}-engine.db"))
         if "://" not in url:
             url = f"sqlite:///{Path(url).expanduser().absolute()}"
         return Place(url, path.with_name(f"{path.name}.engine.lock"), self.ledger.name)
@@ -117,7 +127,7 @@ class Desk:
 
     def plan(self, key: Key, mode: Mode, named: str | None, sets: Mapping[str, str]) -> Plan:
         """Return the plan for a key: nothing is asked of anybody yet."""
-        book = self._book(key, named)
+        book = self.book(key, named)
         try:
             book = settled(book, chosen(self.setup.config.rotate.set, book.id) | dict(sets))
         except PlaybookError as e:
@@ -127,7 +137,8 @@ class Desk:
         except Unfit as e:
             raise Stop(str(e), Exit.USAGE) from None
 
-    def _book(self, key: Key, named: str | None) -> Playbook:
+    def book(self, key: Key, named: str | None) -> Playbook:
+        """Return the playbook that is named, or the one that fits the kind of key; else a `Stop`."""
         if named is not None:
             book = self.books.get(named)
             if book is None:

@@ -1,11 +1,13 @@
-"""DBOS's own recovery under the id of a dead executor: `python -m playbooks.recover EXECUTOR VERSION`, URL on stdin.
+"""DBOS's own recovery under the id of a dead executor: `python -m playbooks.recover`; URL, id and version on stdin.
 
-Whoever runs this holds the dead one's lock (`playbooks.seat`). It knows no workflow, listens to no queue, and leaves as
-soon as nothing is pending under that id: queue, partition, delay and count of attempts stay as they were.
+It may be started in advance: it waits for them, and ends when whoever started it does without a word. Whoever tells it
+holds the dead one's lock (`playbooks.seat`). It knows no workflow, listens to no queue, and leaves as soon as nothing is
+pending under that id: queue, partition, delay and count of attempts stay as they were.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -46,5 +48,6 @@ def main(url: str, dead: str, version: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.stdin.read().strip(), sys.argv[1], sys.argv[2])
+    if told := sys.stdin.read():
+        main(*json.loads(told))
     os._exit(0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import socket
@@ -55,9 +56,14 @@ class Seat:
     `roles` are further names, such as "rotations of ledger x", by which `seated` counts who is there.
     """
 
-    def __init__(self, url: str, roles: Iterable[str] = ()) -> None:
-        """Take the database's URL; connects to nothing yet."""
+    def __init__(self, url: str, roles: Iterable[str] = (), *, spare: bool = False) -> None:
+        """Take the database's URL; connects to nothing yet.
+
+        `spare`: keep a process ready that recovers for the dead (some 70 MB): a takeover then takes no start of Python.
+        """
         self._url = libpq(url)
+        self._keep = spare
+        self._spare: subprocess.Popen[bytes] | None = None
         self._roles = tuple(roles)
         self._held = threading.Lock()
         self._over = threading.Event()
@@ -98,6 +104,9 @@ class Seat:
         with self._held, contextlib.suppress(psycopg.Error):
             if self._session is not None:
                 self._session.close()
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare.communicate()
 
     # ── signs of life ──────────────────────────────────────────────────────────────────────────────────
 
@@ -126,6 +135,8 @@ class Seat:
     # ── going on for the dead ──────────────────────────────────────────────────────────────────────────
 
     def _watch(self) -> None:
+        if self._keep:
+            self._spare = helper()
         while not self._over.wait(random.uniform(0.35, 0.65)):  # noqa: S311  # so that not all look at once
             with contextlib.suppress(Exception):  # the database is away: `_beat` decides what that means
                 for dead, version in self._others():
@@ -144,20 +155,31 @@ class Seat:
         try:
             # Again, under the lock: somebody else may have been here a moment ago.
             if DBOS.list_workflows(executor_id=dead, status="PENDING", load_input=False, load_output=False):
-                recover(self._url, dead, version)
+                ready, self._spare = self._spare or helper(), None
+                recover(ready, self._url, dead, version)
         finally:
             with self._held:
                 self._ask("SELECT pg_advisory_unlock(%s, %s)", _numbers(_SEATS, dead))
+            if self._keep and self._spare is None and not self._over.is_set():
+                self._spare = helper()
 
 
-def recover(url: str, dead: str, version: str) -> None:
+def helper() -> subprocess.Popen[bytes]:
+    """Start the process that `recover` speaks to; it ends by itself when this one does."""
+    words = [sys.executable, "-m", "playbooks.recover"]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603  # our own words
+
+
+def recover(ready: subprocess.Popen[bytes], url: str, dead: str, version: str) -> None:
     """Have DBOS recover what a dead executor left, in a process of its own: DBOS knows one executor id a process.
 
     The URL goes in by stdin: it may hold a password, and everybody can read a command line.
     """
-    words = [sys.executable, "-m", "playbooks.recover", dead, version]
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(words, input=url.encode(), timeout=_PATIENCE, check=False, capture_output=True)  # noqa: S603  # our own words
+    try:
+        ready.communicate(json.dumps([url, dead, version]).encode(), timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        ready.kill()
+        ready.communicate()
 
 
 def seated(url: str, role: str) -> int:
@@ -173,9 +195,11 @@ def seated(url: str, role: str) -> int:
 
 
 def libpq(url: str) -> str:
-    """Return a URL as PostgreSQL's own library reads it: without SQLAlchemy's `+driver`."""
+    """Return a URL as PostgreSQL's own library reads it: without SQLAlchemy's `+driver` and a ledger's `schema`."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme.partition('+')[0]}://{rest}"
+    rest, _, query = rest.partition("?")
+    kept = "&".join(word for word in query.split("&") if word and not word.startswith("schema="))
+    return f"{scheme.partition('+')[0]}://{rest}{'?' if kept else ''}{kept}"
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:

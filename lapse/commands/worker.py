@@ -34,7 +34,7 @@ def run(config: Path | None, chunks: int | None, *, quiet: bool) -> Exit:
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
-        seat = Seat(place.url, [place.queue, nights(place)])
+        seat = Seat(place.url, [place.queue, nights(place)], spare=True)
         hands = Hands(setup, ledger, seat.clock)
         hands.start()
         duty = Duty(WORKFLOW, nights(place), chunks or setup.config.fleet.chunks, hands)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lapse.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
+URL = "LAPSE_TEST_FLEET"
 SOON = 60.0
 """Seconds after which a test that waits gives up."""
 
@@ -49,7 +51,7 @@ def tell(figure: str) -> None:
 
 
 class Fleet:
-    """The config of a fleet. `limits` by kind: rate, burst, concurrency."""
+    """The config of a fleet. `limits` by kind: rate, burst, concurrency. `shared`: the ledger is in PostgreSQL, too."""
 
     def __init__(
         self,
@@ -59,8 +61,10 @@ class Fleet:
         limits: dict[str, tuple[float, int, int]] | None = None,
         keys: int = 50,
         more: str = "",
+        *,
+        shared: bool = True,
     ) -> None:
-        self.path, self.provider, self.url = folder, provider, url
+        self.path, self.provider, self.url, self.shared = folder, provider, url, shared
         self.limits = dict.fromkeys(KINDS, (200.0, 20, 8)) | (limits or {})
         self.config = folder / "lapse.toml"
         self.env = {
@@ -68,7 +72,7 @@ class Fleet:
             "PYTHONPATH": str(ROOT),
             "XDG_DATA_HOME": str(folder / "data"),
             "XDG_CONFIG_HOME": str(folder / "config"),
-            "LAPSE_TEST_FLEET": url,
+            URL: url,
         }
         self.processes: list[subprocess.Popen[str]] = []
         for name in ("specs", "reports", "data"):
@@ -85,7 +89,8 @@ class Fleet:
 
     def write(self, keys: int = 50, more: str = "") -> None:
         """Write the config."""
-        text = '[ledger]\nurl = "data/lapse/ledger.db"\nkey = "file:ledger.key"\n'
+        where = "env:LAPSE_TEST_FLEET" if self.shared else "data/lapse/ledger.db"
+        text = f'[ledger]\nurl = "{where}"\nkey = "file:ledger.key"\n'
         text += '[egress]\nallow_private = ["127.0.0.1/32"]\n'
         text += '[verify]\nconfirm_after = "1s"\nretries = 0\n'
         text += (
@@ -139,10 +144,14 @@ class Fleet:
             assert p.poll() is None, p.communicate()[1]
         return made
 
-    def seated(self) -> int:
+    @cached_property
+    def name(self) -> str:
         with self.ledger() as ledger:
-            name = ledger.name
-        return seated(self.url, f"nights-{name}")
+            return ledger.name
+
+    def seated(self) -> int:
+        """Count the workers that are alive."""
+        return seated(self.url, f"nights-{self.name}")
 
     def pending(self) -> dict[str, int]:
         """Return how many chunks each executor has under way."""
@@ -162,12 +171,15 @@ class Fleet:
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """Be in the folder, with its environment."""
-        before = Path.cwd()
+        before, had = Path.cwd(), os.environ.get(URL)
         os.chdir(self.path)
+        os.environ[URL] = self.url
         try:
             yield
         finally:
             os.chdir(before)
+            if had is None:
+                del os.environ[URL]
 
     def ledger(self) -> Ledger:
         with self.inside():

@@ -33,7 +33,7 @@ def test_three_workers_share_a_night_and_keep_each_limit(tmp_path: Path, provide
 
 
 def test_a_night_on_one_machine_ends_alike(tmp_path: Path, provider: Counting) -> None:
-    with Fleet(tmp_path, provider, "", {"alpha": (5000.0, 5000, 8)}) as alone:
+    with Fleet(tmp_path, provider, "", {"alpha": (5000.0, 5000, 8)}, shared=False) as alone:
         keys = made("alpha", 10, 5, 3)
         alone.report(keys)
         with alone.inside():

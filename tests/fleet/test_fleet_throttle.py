@@ -21,7 +21,7 @@ RATE = 50.0
 def test_a_429_slows_us_within_a_second_and_the_provider_is_fully_used_again(
     tmp_path: Path, provider: Counting
 ) -> None:
-    with Fleet(tmp_path, provider, "", {"alpha": (RATE, 2, 8), "beta": (RATE, 2, 8)}) as fleet:
+    with Fleet(tmp_path, provider, "", {"alpha": (RATE, 2, 8), "beta": (RATE, 2, 8)}, shared=False) as fleet:
         fleet.report([*made("alpha", 650, 0), *made("beta", 650, 0)])
         with fleet.inside():
             night = threading.Thread(
