@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ARCHIVE, RESCAN, CHAT = "api.tar", "rescan.json", "chat.jsonl"
-KEPT = ("lapse.sarif", "lapse.json")
+REPORTS, EVIDENCE = ("lapse.sarif", "lapse.json"), "evidence.html"
 _OURS = ("LAPSE_", "AWS_", "VAULT_", "BAO_", "XDG_", "KF_")
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file"})
 _TELLING = ("aws_akia", "github_pat", "openai")
@@ -33,7 +33,10 @@ _TELLING = ("aws_akia", "github_pat", "openai")
 
 
 def run(keep: Path | None) -> Exit:
-    """Run it all; leave a SARIF and a JSON file, and everything else with `keep`. Touches nothing of the user's."""
+    """Run it all; leave the reports and one rotation's evidence, and everything else with `keep`.
+
+    It touches nothing of the user's.
+    """
     with ExitStack() as stack:
         stack.enter_context(_terminable())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lapse-sandbox-")))
@@ -66,7 +69,7 @@ def _folder(keep: Path | None, scratch: Path) -> Path:
 
 def _rescue(folder: Path) -> Path:
     left = Path(tempfile.mkdtemp(prefix="lapse-demo-"))
-    for name in KEPT:
+    for name in (*REPORTS, EVIDENCE):
         shutil.copy(folder / name, left)
     return left
 
@@ -137,10 +140,13 @@ class _Show:
         self._lapse("status", "--limit", "5")
         say("First comes what a scanner alone cannot tell: gone from the source, and it still opens the door.")
 
-        Rotations(self._stage, self._world).play()
+        rotation = Rotations(self._stage, self._world).play()
 
+        self._head("For an auditor, who has no ledger")
+        self._lapse("report", "--run", rotation, "-o", EVIDENCE)
+        self._lapse("report", "--verify", EVIDENCE)
         self._head("For other tools")
-        for name in KEPT:
+        for name in REPORTS:
             self._lapse("report", "-o", name)
         self._lapse("ledger", "check")
         asked, took = len(self._world.saas.asked), time.monotonic() - self._began
@@ -181,5 +187,5 @@ class _Show:
 
     def _live(self) -> str | None:
         """Return the short id of a live key worth telling of."""
-        live = {k.provider: k.key for k in reversed(self._stage.keys()) if k.verdict == "live" and k.places}
+        live = {k.provider: k.key for k in reversed(self._stage.live())}
         return next((live[kind] for kind in _TELLING if kind in live), None)

@@ -11,10 +11,10 @@ from msgspec import Struct
 from lapse.exits import Exit, Stop
 from lapse.ledger import open_ledger
 from lapse.sandbox import targets
-from lapse.sandbox.stage import say
+from lapse.sandbox.stage import LEDGER, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lapse.sandbox.servers import Server
     from lapse.sandbox.stage import Stage
@@ -47,10 +47,10 @@ class Rotations:
     def __init__(self, stage: Stage, world: World) -> None:
         """Take the stage and the world."""
         self._stage, self._world = stage, world
-        self._keys = stage.keys()
+        self._keys = stage.live()
 
-    def play(self) -> None:
-        """Rotate up to three keys; one process is killed on the way."""
+    def play(self) -> str:
+        """Rotate up to three keys, one process being killed on the way; return the first run."""
         stage = self._stage
         aws, database, ending = self._aws(), self._database(), self._ending()
         rotations = [r for r in (aws, database, ending) if r is not None]
@@ -74,6 +74,7 @@ class Rotations:
             say(f"{rotation.key:<20} {rotation.look()}")
         stage.head("The story of one, again")
         stage.lapse("show", rotations[0].key)
+        return self._runs()[0]
 
     def _killed(self, rotation: Rotation) -> str:
         """Apply, kill the process the moment AWS has made the new key, and go on; return the run."""
@@ -82,8 +83,7 @@ class Rotations:
             self._cut(rotation, minted, _MINTED)
         say("(Drain and soak take a second here; the playbook by itself waits a day for each.)")
         self._stage.lapse("resume", why="the record says what was intended, AWS and OpenBao what came of it")
-        with open_ledger(self._stage.folder / "ledger.db") as ledger:
-            return ledger.rotations.runs()[-1]
+        return self._runs()[-1]
 
     def _cut(self, rotation: Rotation, when: Callable[[], bool], then: str) -> None:
         words = ("rotate", rotation.key, *rotation.words, "--apply", "--as", STARTER)
@@ -107,10 +107,14 @@ class Rotations:
         """Resume until nothing is open: a run that waits for a moment that has not come is left out by `resume`."""
         for _ in range(_TURNS):
             self._stage.lapse("resume")
-            with open_ledger(self._stage.folder / "ledger.db") as ledger:
+            with open_ledger(self._stage.folder / LEDGER) as ledger:
                 if not ledger.rotations.open_runs():
                     return
         raise Stop("the sandbox's rotations do not end: please report this")
+
+    def _runs(self) -> Sequence[str]:
+        with open_ledger(self._stage.folder / LEDGER) as ledger:
+            return ledger.rotations.runs()
 
     # ── which keys, and what became of them ────────────────────────────────────────────────────────────
 
@@ -140,7 +144,7 @@ class Rotations:
     def _find(self, provider: str, path: str = "") -> str | None:
         """Return the short id of a live key of this provider that was seen at such a path."""
         for key in self._keys:
-            if key.provider == provider and key.verdict == "live" and any(path in p.path for p in key.places):
+            if key.provider == provider and any(path in seen for seen in key.paths):
                 return key.key
         return None
 

@@ -9,15 +9,19 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec import Struct
 
 from lapse.exits import Exit, Stop
+from lapse.ledger import Select, State, open_ledger
 from lapse.output.console import colour
 from lapse.sandbox.process import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
+
+LEDGER = "ledger.db"
+"""The demonstration's ledger, below its folder."""
 
 LOOK = 0.01
 """Seconds between two looks whether it is time to kill."""
@@ -26,19 +30,12 @@ _LEAVE = frozenset({Exit.OK, Exit.LIVE, Exit.UNDECIDED, Exit.WAITING})
 _TOLD = {Exit.LIVE: "live keys remain", Exit.WAITING: "it waits", Exit.USAGE: "refused"}
 
 
-class Where(msgspec.Struct):
-    """One place of a key."""
-
-    path: str = ""
-
-
-class Shown(msgspec.Struct):
-    """A key as `lapse report --format jsonl` has it."""
+class Shown(Struct, frozen=True):
+    """A key of the ledger that was live when last asked: its short id, and the paths it was seen at."""
 
     key: str
     provider: str
-    verdict: str | None
-    places: list[Where]
+    paths: tuple[str, ...]
 
 
 class Stage:
@@ -98,13 +95,13 @@ class Stage:
             raise Stop(f"`lapse {shlex.join(words)}` failed: {said[-1] if said else 'it said nothing'}")
         return done.stdout
 
-    def keys(self) -> list[Shown]:
-        """Return every key of the ledger."""
-        return [
-            msgspec.json.decode(line, type=Shown)
-            for line in self.quietly("report", "--format", "jsonl").split(b"\n")
-            if line
-        ]
+    def live(self) -> list[Shown]:
+        """Return the live keys of the ledger."""
+        with open_ledger(self.folder / LEDGER) as ledger:
+            return [
+                Shown(key.short, key.provider, tuple(found.place.path or "" for found in ledger.places(key.id)))
+                for key in ledger.keys(Select(states=frozenset({State.LIVE})))
+            ]
 
 
 def _ours(words: Sequence[str]) -> list[str]:

@@ -172,6 +172,18 @@ def test_the_aws_rotation_was_killed_in_the_middle_and_resumed(played: tuple[str
     assert next(e.seq for e in entries if e.step == "disable") > resumed
 
 
+def test_the_evidence_can_be_checked_without_the_ledger(played: tuple[str, Path], tmp_path: Path) -> None:
+    said, folder = played
+    run = states(folder)[0].run
+    assert f"whole: evidence of {run}" in said
+    shutil.copy(folder / "evidence.html", tmp_path)
+    with Desk(tmp_path) as desk:
+        assert (
+            f"whole: evidence of {run}"
+            in (done := desk.run("report", "--verify", "evidence.html")).stdout + done.stderr
+        )
+
+
 def test_what_is_not_ours_is_refused(played: tuple[str, Path]) -> None:
     assert "belongs to somebody else and can never be rotated" in played[0]
 
@@ -215,7 +227,7 @@ def test_without_the_optional_pieces_it_says_so_and_goes_on(scratch: Path) -> No
     assert "Killed with -9: the provider has accepted the end of the key" in said
     assert "Hugging Face, old: HTTP 401" in said
     left = Path(re.findall(r"Left for you in (\S+):", said)[-1])
-    assert sorted(p.name for p in left.iterdir()) == ["lapse.json", "lapse.sarif"]
+    assert sorted(p.name for p in left.iterdir()) == ["evidence.html", "lapse.json", "lapse.sarif"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
