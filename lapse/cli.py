@@ -698,6 +698,28 @@ def playbooks_show(
     _end(command.show(name, config))
 
 
+@playbooks_app.command(
+    "successor", epilog=_examples("lapse playbooks successor aws-access-key -o oidc/ --set repository=acme/app")
+)
+def playbooks_successor(
+    what: Annotated[str, typer.Argument(metavar="PLAYBOOK|RUN|KEY", help="What is to be replaced.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to; nothing there is overwritten.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value that is not known of the key.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write the files that make a key unnecessary.
+
+    Trust policy, workflow and commands for short-lived sessions; without -o, what they need is listed.
+    """
+    from lapse.commands import playbooks as command
+
+    _end(command.successor(what, output, tuple(set_ or ()), config))
+
+
 def _end(code: Exit, *, exit_zero: bool = False) -> NoReturn:
     raise typer.Exit(0 if exit_zero and code in {Exit.LIVE, Exit.UNDECIDED, Exit.WAITING} else int(code))
 
