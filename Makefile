@@ -5,13 +5,15 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos docs site lock clean
+.PHONY: help demo sandbox test lint bench chaos docs site lock clean
 
 help:
 	@echo "make demo   build a leak, scan it, verify it against a sandbox on this machine"
+	@echo "make sandbox  the same, and then it stays up with the console: docs/first-incident.md"
 	@echo "make test   every test"
 	@echo "make lint   ruff, mypy, import contracts, docstrings"
 	@echo "make bench  benchmarks (JSON on stdout)"
+	@echo "make chaos  kill -9 each playbook's rotations 200 times on SQLite and on PostgreSQL (hours); build/chaos.json"
 	@echo "make docs   regenerate what is generated under docs/"
 	@echo "make site   the documentation as a site, in build/site; a broken link is a failure"
 
@@ -25,6 +27,9 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 
 demo: $(VENV)/.ready
 	@$(BIN)/lapse demo
+
+sandbox: $(VENV)/.ready
+	@$(BIN)/lapse demo --serve
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=verifier --cov-report=term:skip-covered -q
@@ -41,7 +46,9 @@ bench: $(VENV)/.ready
 	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 chaos: $(VENV)/.ready
-	LAPSE_CHAOS=1 $(BIN)/python -m pytest -q -m chaos
+	@rm -rf build/chaos
+	LAPSE_CHAOS=1 $(BIN)/python -m pytest -q -m chaos -n $(WORKERS) --dist worksteal; \
+	  code=$$?; $(BIN)/python tests/chaos/chaos_figures.py; exit $$code
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/generate.py

@@ -400,6 +400,9 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="Leave everything in DIR, a new or empty folder.")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Stay up with the console, for you to try it; Ctrl-C ends it.")
+    ] = False,
 ) -> None:
     """Show it all on a sandbox on this machine.
 
@@ -407,7 +410,7 @@ def demo(
     """
     from lapse.commands import demo as command
 
-    _end(command.run(keep))
+    _end(command.run(keep, serve=serve))
 
 
 @ledger_app.command("init", epilog=_examples("lapse ledger init", "lapse ledger init --key env:LAPSE_SEAL"))

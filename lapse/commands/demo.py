@@ -32,10 +32,11 @@ _TELLING = ("aws_akia", "github_pat", "openai")
 """Kinds whose story is told, the first one that is live."""
 
 
-def run(keep: Path | None) -> Exit:
+def run(keep: Path | None, *, serve: bool = False) -> Exit:
     """Run it all; leave the reports and one rotation's evidence, and everything else with `keep`.
 
-    It touches nothing of the user's.
+    It touches nothing of the user's. With `serve` the leak is found and judged, and then the sandbox stays up with the
+    console until Ctrl-C.
     """
     with ExitStack() as stack:
         stack.enter_context(_terminable())
@@ -43,11 +44,19 @@ def run(keep: Path | None) -> Exit:
         scratch.chmod(0o711)  # PostgreSQL runs as another user when we are root
         folder = _folder(keep, scratch)
         try:
+            say("Starting the sandbox's servers …")
             world = stack.enter_context(World(load_catalogue(), scratch))
-            _Show(folder, world).play()
+            show = _Show(folder, world)
+            if serve:
+                show.stay()
+            else:
+                show.play()
         except KeyboardInterrupt:
             raise Stop("interrupted; everything that was started is stopped", Exit.INTERRUPTED) from None
-        left = folder if keep else _rescue(folder)
+        left = folder if keep else None if serve else _rescue(folder)
+    if left is None:
+        say("\nEverything that was started is stopped, and nothing is left.")
+        return Exit.OK
     say(f"\nEverything that was started is stopped. Left for you in {left}:")
     say("  " + "  ".join(sorted(p.name for p in left.iterdir() if not p.name.startswith("."))))
     return Exit.OK
@@ -154,6 +163,24 @@ class _Show:
             f"\n{asked} requests reached the simulator; all this took {took:.0f} s. "
             "`lapse providers --calls` lists every call that Lapse can make."
         )
+
+    def stay(self) -> None:
+        """Find the leak, judge it, scan the rebuilt image, and leave the rest to whoever is there."""
+        from lapse.sandbox.stay import settings, stay
+
+        self._prepare()
+        (self._folder / "lapse.toml").write_text(settings(self._world.config()))
+        self._scan("kingfisher.json", "a leaked image, a real scanner that calls nobody")
+        self._lapse("ingest", "kingfisher.json", "--source", ARCHIVE)
+        if (self._folder / CHAT).exists():
+            self._lapse("ingest", CHAT)
+        self._stage.prompt(["lapse", "verify"], "read-only calls, and a second look at each key that was refused")
+        self._stage.quietly("verify")
+        save(self._folder / ARCHIVE, leak.NAME, leak.layers(self._world.planted, without=leak.GONE))
+        self._scan(RESCAN, f"the image rebuilt without {leak.GONE}")
+        self._lapse("ingest", RESCAN, "--source", ARCHIVE)
+        self._lapse("status", "--limit", "0")
+        stay(self._stage, self._world)
 
     def _prepare(self) -> None:
         (self._folder / "lapse.toml").write_text(self._world.config())
