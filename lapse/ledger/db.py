@@ -79,11 +79,15 @@ class Database(ABC):
         """Close every connection."""
 
     def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
-        """Return all rows of one query, asked again where the server went away in the middle of it."""
+        """Return all rows of one query."""
+        return self.look(lambda connection: list(connection.exec_driver_sql(sql, tuple(args)).fetchall()))
+
+    def look(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` on one consistent state, again where the server went away in the middle of it."""
         for attempt in range(1, TRIES + 1):
             try:
                 with self.read() as connection:
-                    return list(connection.exec_driver_sql(sql, tuple(args)).fetchall())
+                    return body(connection)
             except Lost:
                 if attempt == TRIES:
                     raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 
 from lapse.ledger.errors import LedgerError
@@ -30,18 +32,18 @@ _CLASSES = {
 }
 # libpq gives no code where it never got as far as a session: its own words tell.
 _WORDS = (
-    (("starting up", "shutting down", "recovery mode", "not yet accepting"), "57P03"),
-    (("password authentication failed", "no password supplied", "SASL", "SCRAM"), "28P01"),
-    (("no pg_hba.conf entry", "pg_hba.conf rejects", "role ", "ident authentication", "Peer authentication"), "28000"),
-    (("does not exist",), "3D000"),
-    (("too many clients", "remaining connection slots"), "53300"),
+    (re.compile(r"starting up|shutting down|recovery mode|not yet accepting"), "57P03"),
+    (re.compile(r"password authentication failed|no password supplied|SASL|SCRAM"), "28P01"),
+    (re.compile(r"pg_hba\.conf|role \".*\" |[Ii]dent authentication|Peer authentication"), "28000"),
+    (re.compile(r"database \".*\" does not exist"), "3D000"),
+    (re.compile(r"too many clients|remaining connection slots"), "53300"),
 )
 _UNREACHED = "the ledger {0} cannot be reached ({1}); check the address, the network and that PostgreSQL runs"
 _REASONS = (
-    (("Connection refused", "No such file"), "nothing listens there"),
-    (("could not translate", "Name or service", "getaddrinfo", "resolve"), "no such host"),
-    (("timeout", "timed out"), "no answer in time"),
-    (("SSL", "certificate"), "TLS did not come about"),
+    (re.compile(r"SSL|certificate"), "TLS did not come about"),
+    (re.compile(r"Connection refused|No such file"), "nothing listens there"),
+    (re.compile(r"could not translate|Name or service|getaddrinfo|resolve"), "no such host"),
+    (re.compile(r"timeout|timed out"), "no answer in time"),
 )
 
 
@@ -53,7 +55,7 @@ def sentence(error: BaseException | None, where: str) -> LedgerError:
         return LedgerError(known.format(where))
     if isinstance(error, psycopg.OperationalError) and not code:
         text = str(error)
-        reason = next((said for words, said in _REASONS if any(w in text for w in words)), "the connection failed")
+        reason = next((said for words, said in _REASONS if words.search(text)), "the connection failed")
         return LedgerError(_UNREACHED.format(where, reason))
     kind = code or type(error).__name__
     return LedgerError(f"the ledger {where} answered with an unknown trouble ({kind}); run `lapse ledger check`")
@@ -82,4 +84,4 @@ def code_of(error: BaseException | None) -> str:
     if not isinstance(error, psycopg.OperationalError):
         return ""
     text = str(error)
-    return next((found for words, found in _WORDS if any(word in text for word in words)), "")
+    return next((found for words, found in _WORDS if words.search(text)), "")

@@ -405,12 +405,11 @@ class Ledger:
 
     def head(self) -> Head:
         """Return the newest event, signed, to be kept elsewhere (`msgspec.json.encode` it)."""
-        with self._db.read() as connection:
-            row = connection.exec_driver_sql("SELECT seq, at, hash, signature FROM head").fetchone()
-            if row is None:
-                raise LedgerError(f"the ledger {self.where} has no head; run `lapse ledger check`")
-            key = connection.exec_driver_sql("SELECT public_key FROM meta").scalar_one()
-        return Head(self.name, row[0], row[1], row[2].hex(), row[3].hex(), key.hex())
+        rows = self._db.rows("SELECT h.seq, h.at, h.hash, h.signature, m.public_key FROM head h, meta m")
+        if len(rows) != 1:
+            raise LedgerError(f"the ledger {self.where} has no head; run `lapse ledger check`")
+        seq, at, digest, signature, key = rows[0]
+        return Head(self.name, seq, at, digest.hex(), signature.hex(), key.hex())
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Give a connection that sees one consistent state until the block ends; SQL takes `?` for each value."""
@@ -449,12 +448,10 @@ def open_ledger(
     source = key_source(key) if isinstance(key, str) else key
     db = database(address, state)
     try:
-        with db.read() as connection:
-            version = version_of(connection, db)
+        version = db.look(lambda connection: version_of(connection, db))
         if version != VERSION:
             _prepare(db, source)
-        with db.read() as connection:
-            name, kek = connection.exec_driver_sql("SELECT ledger, kek FROM meta").one()
+        [(name, kek)] = db.rows("SELECT ledger, kek FROM meta")
         ledger = Ledger(db, name, source, schedule or Schedule(), wrapped=kek is not None)
         if source is not None and kek is None:
             ledger.adopt(source)
@@ -468,8 +465,7 @@ def made(address: str | Path) -> bool:
     """Say whether there is a ledger at an address yet; nothing is made in a database. One out of reach is an error."""
     db = database(address)
     try:
-        with db.read() as connection:
-            return version_of(connection, db) > 0
+        return db.look(lambda connection: version_of(connection, db)) > 0
     finally:
         db.close()
 

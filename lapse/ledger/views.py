@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lapse.ledger.chain import read_payload
@@ -43,6 +44,8 @@ from verifier.scope import Ownership
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+
+    from sqlalchemy import Connection
 
     from lapse.ledger.db import Database
 
@@ -92,12 +95,15 @@ _ORDERS = {
 
 def status(db: Database) -> Status:
     """Count everything: under half a second at a million keys, however many findings."""
-    with db.read() as connection:
+
+    def count(connection: Connection) -> list[int]:
         ask = connection.exec_driver_sql
-        every, findings, present, judged, answered, dead, secrets = map(int, ask(_ALL).one())
-        live, removed, restricted, unsure = map(int, ask(_LIVE).one())
-        foreign, canaries = map(int, ask(_MARKED).one())
-        events = int(ask("SELECT seq FROM head").scalar() or 0)
+        figures = [int(n) for sql in (_ALL, _LIVE, _MARKED) for n in ask(sql).one()]
+        return [*figures, int(ask("SELECT seq FROM head").scalar() or 0)]
+
+    counted = db.look(count)
+    every, findings, present, judged, answered, dead, secrets = counted[:7]
+    live, removed, restricted, unsure, foreign, canaries, events = counted[7:]
     return Status(
         keys=every,
         findings=findings,
@@ -265,15 +271,20 @@ def remarks(
             "SELECT c.hash, e.at, e.kind, e.payload FROM credentials c JOIN mentions m ON m.credential = c.id"
             f" JOIN events e ON e.seq = m.seq WHERE {where} AND e.kind = 'note' ORDER BY e.seq"
         )
-        with db.read() as connection:
-            turns = {bytes(h): int(at) for h, at in connection.exec_driver_sql(turned, tuple(wanted))}
-            notes: dict[bytes, list[Noted]] = {}
-            for digest, at, kind, payload in connection.exec_driver_sql(noted, tuple(wanted)):
-                if at >= turns.get(bytes(digest), 0):
-                    said = read_payload(payload)
-                    notes.setdefault(bytes(digest), []).append(Noted(moment(at), kind, said.text, dict(said.detail)))
+        turned_at, told = db.look(partial(_both, turned, noted, tuple(wanted)))
+        turns = {bytes(h): int(at) for h, at in turned_at}
+        notes: dict[bytes, list[Noted]] = {}
+        for digest, at, kind, payload in told:
+            if at >= turns.get(bytes(digest), 0):
+                said = read_payload(payload)
+                notes.setdefault(bytes(digest), []).append(Noted(moment(at), kind, said.text, dict(said.detail)))
         for digest, name in wanted.items():
             yield name, moment_or_none(turns.get(digest)), tuple(notes.get(digest, ()))
+
+
+def _both(one: str, two: str, args: tuple[Any, ...], connection: Connection) -> tuple[Sequence[Any], Sequence[Any]]:
+    ask = connection.exec_driver_sql
+    return ask(one, args).fetchall(), ask(two, args).fetchall()
 
 
 def _found(row: tuple[Any, ...]) -> Found:
@@ -311,35 +322,35 @@ def _found(row: tuple[Any, ...]) -> Found:
 
 def story(db: Database, name: CredentialID) -> list[Story]:
     """Return everything that happened to one credential, oldest first."""
-    number = number_of(db, name)
+    return db.look(partial(_story, number_of(db, name)))
+
+
+def _story(number: int, connection: Connection) -> list[Story]:
     told: list[Story] = []
-    with db.read() as connection:
-        ask = connection.exec_driver_sql
-        seen = (
-            "SELECT s.at, s.scanner, s.file, count(*) FROM findings f JOIN scans s ON s.id = f.scan"
-            " WHERE f.credential = ? GROUP BY s.id ORDER BY s.id"
-        )
-        told += [Seen(moment(at), scanner, file, n) for at, scanner, file, n in ask(seen, (number,))]
-        gone = (
-            "SELECT removed, count(*) FROM findings WHERE credential = ? AND removed IS NOT NULL"
-            " GROUP BY removed ORDER BY removed"
-        )
-        told += [Gone(moment(at), n) for at, n in ask(gone, (number,))]
-        for row in ask(
-            f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=? ORDER BY v.id", (number,)
-        ):
-            verdict = read_verdict(tuple(row[3:]))
-            if verdict is not None:
-                told.append(Told(moment(row[0]), verdict, row[1], None if row[2] is None else Turn(row[2])))
-        noted = (
-            "SELECT e.at, e.kind, e.payload FROM mentions m JOIN events e ON e.seq = m.seq"
-            " WHERE m.credential = ? ORDER BY e.seq"
-        )
-        for at, kind, payload in ask(noted, (number,)):
-            said = read_payload(payload)
-            detail = dict(said.detail)
-            detail |= {name: value for name, value in (("owner", said.owner), ("canary", said.canary)) if value}
-            told.append(Noted(moment(at), kind, said.text, detail))
+    ask = connection.exec_driver_sql
+    seen = (
+        "SELECT s.at, s.scanner, s.file, count(*) FROM findings f JOIN scans s ON s.id = f.scan"
+        " WHERE f.credential = ? GROUP BY s.id ORDER BY s.id"
+    )
+    told += [Seen(moment(at), scanner, file, n) for at, scanner, file, n in ask(seen, (number,))]
+    gone = (
+        "SELECT removed, count(*) FROM findings WHERE credential = ? AND removed IS NOT NULL"
+        " GROUP BY removed ORDER BY removed"
+    )
+    told += [Gone(moment(at), n) for at, n in ask(gone, (number,))]
+    for row in ask(f"SELECT v.at, v.run, v.turn, {_V} FROM verdicts v WHERE v.credential=? ORDER BY v.id", (number,)):
+        verdict = read_verdict(tuple(row[3:]))
+        if verdict is not None:
+            told.append(Told(moment(row[0]), verdict, row[1], None if row[2] is None else Turn(row[2])))
+    noted = (
+        "SELECT e.at, e.kind, e.payload FROM mentions m JOIN events e ON e.seq = m.seq"
+        " WHERE m.credential = ? ORDER BY e.seq"
+    )
+    for at, kind, payload in ask(noted, (number,)):
+        said = read_payload(payload)
+        detail = dict(said.detail)
+        detail |= {name: value for name, value in (("owner", said.owner), ("canary", said.canary)) if value}
+        told.append(Noted(moment(at), kind, said.text, detail))
     return sorted(told, key=lambda line: line.at)
 
 
@@ -368,12 +379,11 @@ def fallen(db: Database, since: datetime) -> list[Fallen]:
     sql = (
         "SELECT c.vendor, c.hash, s.confirmed, s.dead_since FROM states s JOIN credentials c ON c.id = s.credential"
         " WHERE s.known = 'dead' AND s.last_live IS NOT NULL AND s.dead_since > ?"
+        " ORDER BY s.credential"
     )
     newest = "SELECT max(s.last_live) FROM states s JOIN credentials c ON c.id = s.credential WHERE c.vendor = ?"
-    with db.read() as connection:
-        rows = connection.exec_driver_sql(sql, (stamp(since),)).fetchall()
-        proven = {vendor for vendor, _, confirmed, _ in rows if confirmed}
-        alive = {v: int(connection.exec_driver_sql(newest, (v,)).scalar_one()) for v in proven}
+    rows = db.rows(sql, (stamp(since),))
+    alive = {v: int(db.rows(newest, (v,))[0][0]) for v in {vendor for vendor, _, confirmed, _ in rows if confirmed}}
     return [
         Fallen(vendor, CredentialID(f"{vendor}-{digest.hex()}"))
         for vendor, digest, confirmed, died in rows
