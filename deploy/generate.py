@@ -110,17 +110,37 @@ def cilium_policy(calls: tuple[Call, ...]) -> dict[str, Any]:
     }
 
 
+def database_policy() -> dict[str, Any]:
+    """Return the way from the nightly job and the workers to a PostgreSQL in the same namespace, and no other."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "lapse-database", "namespace": "lapse"},
+        "spec": {
+            "podSelector": PODS,
+            "policyTypes": ["Egress"],
+            "egress": [
+                {
+                    "to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "postgresql"}}}],
+                    "ports": [{"port": PORTS["postgresql"], "protocol": "TCP"}],
+                }
+            ],
+        },
+    }
+
+
 HEAD = """\
 # Written by deploy/generate.py from the manifest of calls (`lapse providers --calls`); run it again, with your own
 # --config, after an update or a change of providers.
 # {about}
 """
 PLAIN = "Ports, not hosts: a NetworkPolicy knows no names. Behind a proxy of your own, allow only that instead."
+BASE = "For a fleet: PostgreSQL in the same namespace. Is yours elsewhere, put its address into `to` as an ipBlock."
 NAMED = "Hosts for Cilium. Log-ins at databases and hosts that only a finding or the config names are yours to add."
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     parser = argparse.ArgumentParser(description="Write the egress policies from the manifest of calls.")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path, default=HERE)
@@ -129,6 +149,7 @@ def main() -> None:
     for name, about, policy in (
         ("egress.yaml", PLAIN, network_policy(calls)),
         ("cilium.yaml", NAMED, cilium_policy(calls)),
+        ("database.yaml", BASE, database_policy()),
     ):
         text = yaml.safe_dump(policy, sort_keys=False, width=110)
         (options.out / name).write_text(HEAD.format(about=about) + text)

@@ -30,26 +30,40 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-def options() -> set[str]:
-    command = get_command(app).commands["nightly"]  # type: ignore[attr-defined]  # a click group
+def options(verb: str) -> set[str]:
+    command = get_command(app).commands[verb]  # type: ignore[attr-defined]  # a click group
     return {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
 
 
-@pytest.mark.parametrize("name", ["systemd/lapse-nightly.service", "compose/compose.yaml", "kubernetes/nightly.yaml"])
-def test_the_command_has_these_options(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [
+        ("systemd/lapse-nightly.service", "nightly"),
+        ("systemd/lapse-worker.service", "worker"),
+        ("compose/compose.yaml", "nightly"),
+        ("kubernetes/nightly.yaml", "nightly"),
+        ("kubernetes/fleet.yaml", "worker"),
+    ],
+)
+def test_the_command_has_these_options(name: str, verb: str) -> None:
     text = (DEPLOY / name).read_text()
-    line = next(x for x in text.splitlines() if "nightly" in x and "--deadline" in x and not x.startswith("#"))
-    assert set(re.findall(r"--[a-z-]+", line)) <= options()
+    line = next(x for x in text.splitlines() if verb in x and "--config" in x and not x.startswith("#"))
+    assert set(re.findall(r"--[a-z-]+", line)) <= options(verb)
 
 
 # ── systemd ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_unit_is_locked_down() -> None:
+def service_of(name: str) -> configparser.SectionProxy:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
-    unit.read(DEPLOY / "systemd/lapse-nightly.service")
-    service = unit["Service"]
+    unit.read(DEPLOY / "systemd" / name)
+    return unit["Service"]
+
+
+@pytest.mark.parametrize("name", ["lapse-nightly.service", "lapse-worker.service"])
+def test_the_unit_is_locked_down(name: str) -> None:
+    service = service_of(name)
     for key in (
         "NoNewPrivileges", "DynamicUser", "ProtectHome", "PrivateTmp", "PrivateDevices", "ProtectKernelModules",
         "ProtectKernelTunables", "ProtectControlGroups", "RestrictNamespaces", "RestrictSUIDSGID", "LockPersonality",
@@ -59,17 +73,22 @@ def test_the_unit_is_locked_down() -> None:
     assert service["CapabilityBoundingSet"] == ""
     assert service["UMask"] == "0077"
     assert "169.254.0.0/16" in service["IPAddressDeny"]
-    assert set(service["SuccessExitStatus"].split()) == {"10", "11", "12", "13"}
+
+
+def test_news_are_no_failure_and_a_worker_is_started_again() -> None:
+    assert set(service_of("lapse-nightly.service")["SuccessExitStatus"].split()) == {"10", "11", "12", "13"}
+    assert service_of("lapse-worker.service")["Restart"] == "always"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_takes_the_units() -> None:
-    files = [str(DEPLOY / "systemd" / f"lapse-nightly.{kind}") for kind in ("service", "timer")]
+    units = ("lapse-nightly.service", "lapse-nightly.timer", "lapse-worker.service")
+    files = [str(DEPLOY / "systemd" / name) for name in units]
     done = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if "lapse" in line]
     assert ours == []
     rating = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=25", files[0]],
+        ["systemd-analyze", "security", "--offline=true", "--threshold=25", files[0], files[2]],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert rating.returncode == 0, rating.stdout[-400:]
@@ -92,11 +111,32 @@ def cronjob() -> dict[str, Any]:
     return job
 
 
-def test_the_cronjob_keeps_the_restricted_standard() -> None:
-    job = cronjob()["spec"]
-    pod = job["jobTemplate"]["spec"]["template"]["spec"]
+def workers() -> dict[str, Any]:
+    (made,) = [d for d in documents(DEPLOY / "kubernetes/fleet.yaml") if d["kind"] == "StatefulSet"]
+    return made
+
+
+def test_the_cronjob_runs_once_at_a_time() -> None:
+    assert cronjob()["spec"]["concurrencyPolicy"] == "Forbid"
+    names = [d for d in documents(DEPLOY / "kubernetes/nightly.yaml") if d["kind"] == "Namespace"]
+    assert names[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_each_worker_is_like_the_others() -> None:
+    spec = workers()["spec"]
+    assert spec["podManagementPolicy"] == "Parallel"
+    assert "volumeClaimTemplates" not in spec, "what it knows is in PostgreSQL"
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    kinds = {d["kind"]: d for d in documents(DEPLOY / "kubernetes/fleet.yaml")}
+    assert spec["serviceName"] == kinds["Service"]["metadata"]["name"]
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"] == spec["selector"]
+
+
+@pytest.mark.parametrize("of", ["cronjob", "workers"])
+def test_the_pods_keep_the_restricted_standard(of: str) -> None:
+    job = cronjob()["spec"]["jobTemplate"] if of == "cronjob" else workers()
+    pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert job["concurrencyPolicy"] == "Forbid"
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -111,8 +151,6 @@ def test_the_cronjob_keeps_the_restricted_standard() -> None:
         "emptyDir",
         "configMap",
     }
-    names = [d for d in documents(DEPLOY / "kubernetes/nightly.yaml") if d["kind"] == "Namespace"]
-    assert names[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +168,7 @@ def test_the_policies_let_out_what_the_manifest_says_and_nothing_else(generate: 
     policy = generate.network_policy(calls)["spec"]
     pods = cronjob()["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"].items() <= pods.items()
+    assert policy["podSelector"]["matchLabels"].items() <= workers()["spec"]["template"]["metadata"]["labels"].items()
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["ingress"] == []
     outside = policy["egress"][1]
@@ -149,6 +188,7 @@ def test_the_written_policies_are_of_this_manifest(generate: ModuleType) -> None
     present = generate.cilium_policy(calls)["spec"]["egress"][1]["toFQDNs"]
     missing = [h for h in present if h not in written]
     assert len(missing) <= len(present) // 4, f"run deploy/generate.py: {len(missing)} hosts are missing"
+    assert documents(DEPLOY / "kubernetes/database.yaml") == [generate.database_policy()]
     plain = documents(DEPLOY / "kubernetes/egress.yaml")[0]["spec"]
     assert plain["egress"][1]["to"] == generate.network_policy(calls)["spec"]["egress"][1]["to"]
 
