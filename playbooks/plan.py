@@ -343,7 +343,7 @@ class _Compiler:
         yield self.step("snapshot", Slot.CREATE, Action.SNAPSHOT, title, Effect.READS)
         back = "bring back the store's former version, retire the new key"
         if self.by_hand and self.book.create is not None:
-            title = f"A person makes the new key at {self.book.create.open}; keep it in {store}"
+            title = f"A person makes the new key at {_page(self.book.create.open)}; keep it in {store}"
             back = "bring back the store's former version (a person deletes the new key)"
             yield self.step("create", Slot.CREATE, Action.ENTER, title, Effect.ADDS, undo=back)
         elif self.in_place and self.book.store is not None and self.book.store.managed:
@@ -423,7 +423,7 @@ class _Compiler:
             yield self.step("delete", Slot.RETIRE, Action.DELETE, title, Effect.DESTROYS, rights="apply")
             return
         if self.style is Style.REPLACE or self.issuer is None:
-            title = f"A person deletes the old key at {r.open}"
+            title = f"A person deletes the old key at {_page(r.open)}"
             yield self.step("delete", Slot.RETIRE, Action.HAND_DELETE, title, Effect.DESTROYS)
             return
         title = "Delete the old key for good"
@@ -467,6 +467,10 @@ class _Compiler:
         undo = "take the denial back" if facts.reversible else ""
         title = f"End what the old key opened ({name})"
         return self.step(f"sessions-{i + 1}", slot, Action.SESSIONS, title, effect, undo=undo, hand=i)
+
+
+def _page(address: str) -> str:
+    return "the provider's page" if address == OPEN else address
 
 
 def _said(seconds: float) -> str:

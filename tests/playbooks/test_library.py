@@ -188,6 +188,19 @@ def test_what_in_place_means_is_said() -> None:
 
 def test_open_settings_are_asked_for_by_name() -> None:
     assert real(LIBRARY["aws-access-key"], Mode.GRACEFUL).open_settings() == ["store.path"]
+    by_hand = real(LIBRARY["assisted"], Mode.GRACEFUL)
+    assert by_hand.open_settings() == ["create.open", "retire.open", "store.path"]
+    assert not any("?" in s.title for s in by_hand.steps)
+    pages = {
+        "create.open": "https://acme.example/keys",
+        "retire.open": "https://acme.example/old",
+        "create.part": "token",
+    }
+    said = real(settled(LIBRARY["assisted"], pages), Mode.GRACEFUL)
+    assert (said.page, said.old_page, said.part) == ("https://acme.example/keys", "https://acme.example/old", "token")
+    assert said.open_settings() == ["store.path"]
+    with pytest.raises(PlaybookError, match="needs open"):
+        settled(LIBRARY["assisted"], {"create.open": "http://acme.example"})
     assert real(LIBRARY["vault-database-static-role"], Mode.GRACEFUL).open_settings() == ["issuer.role", "store.role"]
 
 
@@ -273,6 +286,8 @@ def test_settings_are_laid_over_and_chosen() -> None:
             settled(book, wrong)
     with pytest.raises(PlaybookError, match="no such setting"):
         settled(LIBRARY["self-revoke"], {"store.path": "x"})
+    with pytest.raises(PlaybookError, match="no such setting"):
+        settled(LIBRARY["self-revoke"], {"create.open": "https://x"})
     assert settled(book, {}) is book
     found = chosen({"store.path": "a", "sim.store.path": "b", "other.store.path": "c", "nonsense": "d"}, "sim")
     assert found == {"store.path": "b"}
