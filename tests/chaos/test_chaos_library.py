@@ -1,0 +1,52 @@
+"""kill -9 at random instants, on SQLite and on PostgreSQL, of every shipped playbook in its own world.
+
+A sample in every run; `LAPSE_CHAOS=1` (`make chaos`) goes on to 200 kills of each playbook on each engine, and keeps
+the figures in `build/chaos.json`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from chaos_campaign import Campaign, Figures
+from chaos_figures import keep
+from chaos_worlds import WORLDS
+
+from playbooks.specfile import library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLS = int(os.environ.get("LAPSE_CHAOS_KILLS", "200"))
+WHOLE = os.environ.get("LAPSE_CHAOS") == "1"
+SAMPLE = [("small-world", "sqlite"), ("vault-token", "sqlite"), ("postgres-password", "postgresql")]
+ALL = [(playbook, engine) for playbook in WORLDS for engine in ("sqlite", "postgresql")]
+
+
+def test_every_shipped_playbook_has_a_world() -> None:
+    assert set(library()) == set(WORLDS) - {"small-world"}
+    for name, book in library().items():
+        assert {WORLDS[name].kind, "*"} & set(book.kinds), name
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(("playbook", "engine"), ALL if WHOLE else SAMPLE)
+def test_killed_again_and_again(playbook: str, engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    world = WORLDS[playbook]
+    servers = {name: request.getfixturevalue(name) for name in world.needs}
+    url = request.getfixturevalue("engine_database") if engine == "postgresql" else ""
+    campaign = Campaign(world(servers, tmp_path), tmp_path, url)
+    if WHOLE:
+        figures = campaign.run(KILLS)
+        keep(figures)
+    else:
+        figures = campaign.run(3, 3, measure=False)
+    _held(figures, KILLS if WHOLE else 1)
+
+
+def _held(figures: Figures, kills: int) -> None:
+    assert figures.failures == []
+    assert figures.kills >= kills
+    assert figures.resumes >= figures.kills - figures.where["nothing yet"] - figures.runs
