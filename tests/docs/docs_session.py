@@ -13,7 +13,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FENCE = re.compile(r"^( *)```(\w+)(?: title=\"([^\"]*)\")?[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 NOT_HERE = re.compile(r"Needs ")
@@ -115,16 +118,23 @@ class Session:
         """Hold what came against what is shown: every shown line is one that came, each taken once."""
         where = f"{self.page}:{command.line}: `{command.typed}`"
         assert code == command.code, f"{where} ended with {code}, not {command.code}:\n{said}"
-        lines = [_blanks(line) for line in said.splitlines()]
-        for shown in command.shown:
-            if shown == "…":
+        for shown in self.lacking(command.shown, said):
+            raise AssertionError(f"{where}: nothing said is like\n  {shown}\nin\n{said}")
+
+    def lacking(self, shown: Iterable[str], said: str) -> list[str]:
+        """Return the shown lines that did not come, each that came taken once; `$ …` stands in for a prompt."""
+        lines = [_blanks(line).removeprefix("$ ") for line in said.splitlines()]
+        missing = []
+        for one in shown:
+            if one == "…":
                 continue
             for i, line in enumerate(lines):
-                if self._fits(shown, line):
+                if self._fits(one, line):
                     del lines[i]
                     break
             else:
-                raise AssertionError(f"{where}: nothing said is like\n  {shown}\nin\n{said}")
+                missing.append(one)
+        return missing
 
     def _fits(self, shown: str, said: str) -> bool:
         names: list[str] = []

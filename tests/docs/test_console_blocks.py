@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import docs_newcomer
 import docs_world
 import pytest
+from docs_player import Player
 from docs_session import Block, Command, Session, Zygote, blocks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))
@@ -56,36 +56,19 @@ def saas() -> Iterator[Saas]:
 
 @pytest.mark.parametrize("page", PLAYED)
 def test_a_page_does_what_it_says(page: str, zygote: Zygote, saas: Saas, tmp_path: Path) -> None:
-    env = docs_world.build(tmp_path, saas)
-    session = Session(page)
-    for block in PAGES[page]:
-        if block.language == "console" and not block.title.startswith((NEEDS, STAYS)):
-            for command in block.commands():
-                code, said = run(session.typed(command), tmp_path, env, zygote)
-                session.compare(command, code, said)
-        elif block.title.endswith((".toml", ".json", ".jsonl")):
-            text = docs_world.beneath(block.text, saas) if block.title == "lapse.toml" else block.text
-            (tmp_path / block.title).write_text(text, "utf-8")
-
-
-def run(typed: str, folder: Path, env: dict[str, str], zygote: Zygote) -> tuple[int, str]:
-    """Run a line as a shell would; `lapse` itself is forked, which is quicker, and a shell takes what it prints."""
-    ours, sign, rest = re.fullmatch(r"(lapse [^|;&><$*`]*)?([|>]?)(.*)", typed).groups()
-    if ours is None:
-        return shell(typed, folder, env, "")
-    code, out, err = zygote.run(shlex.split(ours)[1:], folder, env)
-    if not sign:
-        return code, out + err
-    code, out = shell(f"cat {sign} {rest}", folder, env, out)
-    return code, out + err
-
-
-def shell(typed: str, folder: Path, env: dict[str, str], stdin: str) -> tuple[int, str]:
-    done = subprocess.run(
-        ["bash", "-c", typed], cwd=folder, env=env, text=True, timeout=60, check=False, input=stdin,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    return done.returncode, done.stdout
+    with Player(tmp_path, docs_world.build(tmp_path, saas), zygote) as player:
+        session = Session(page)
+        for block in PAGES[page]:
+            if block.title == STAYS:
+                said = player.leave_running(session, block)
+                if link := re.search(r"http://127\.0\.0\.1:\d+/login\?t=\S+", said):
+                    assert "proven dead" in (docs_newcomer.kill_a_key(link[0]) or "proven dead")
+            elif block.language == "console" and not block.title.startswith(NEEDS):
+                for command in block.commands():
+                    session.compare(command, *player.run(session.typed(command)))
+            elif block.title.endswith((".toml", ".json", ".jsonl")):
+                text = docs_world.beneath(block.text, saas) if block.title == "lapse.toml" else block.text
+                (tmp_path / block.title).write_text(text, "utf-8")
 
 
 def test_what_cannot_run_here_says_what_it_needs() -> None:
