@@ -35,7 +35,10 @@ TOP = 12
 FEW = 5_000
 """Keys of a search that are listed by number, and sorted; more are found by going through the order."""
 
-MANY = 50_000
+MOST = 50_000
+"""Keys of a kind that are listed by number."""
+
+MANY = 20_000
 """Most names that a search looks at."""
 
 _WIDTH = 8
@@ -95,10 +98,11 @@ class Line(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """One page of keys; `after` leads to the next one, None at the end."""
+    """One page of keys; `after` leads to the next one, None at the end. `cut`: not all fitting names were looked at."""
 
     lines: tuple[Line, ...]
     after: tuple[int, int] | None
+    cut: bool = False
 
 
 class Span(Struct, frozen=True):
@@ -289,7 +293,7 @@ _NIGHTS_SQL = (
 )
 _PROVIDER_SQL = (
     "SELECT c.provider, s.known, s.verdict, s.confirmed, coalesce(s.why, ''), count(*), max(s.at)"
-    " FROM states s JOIN credentials c ON c.id = s.credential GROUP BY 1, 2, 3, 4, 5"
+    " FROM states s CROSS JOIN credentials c WHERE c.id = s.credential GROUP BY 1, 2, 3, 4, 5"
 )
 _NAMES_SQL = (
     "SELECT CASE WHEN h.name IS NOT NULL THEN coalesce(h.registry, 'docker.io') || '/' ||"
@@ -390,23 +394,23 @@ def page(ledger: Ledger, db: Database, ask: Ask, names: Names | None = None) -> 
         low, high = (_WIDTH * n for n in _RANGES[ask.group])
         where.append(f"{URGENCY} >= ? AND {URGENCY} < ?")
         args += [low, high]
-    if ask.provider:
-        where.append("(SELECT c.provider FROM credentials c WHERE c.id = s.credential) = ?")
-        args.append(ask.provider)
-    if ask.privilege is not None:
-        where.append("s.known = 'live' AND coalesce(s.privilege, 'unknown') = ?")
-        args.append(ask.privilege.value)
-    if ask.public:
-        where.append(
-            "EXISTS (SELECT 1 FROM findings f JOIN holders h ON h.id = f.holder"
-            " WHERE f.credential = s.credential AND h.visibility = 'public')"
-        )
+    if ask.privilege is not None:  # the index of URGENCY says it
+        where.append(f"{URGENCY} < ? AND ({URGENCY} / 2) % 4 = ?")
+        args += [_WIDTH * _RANGES[Group.LIVE][1], PRIVILEGES.index(ask.privilege)]
     with db.read() as connection:
+        driver, cut = connection.exec_driver_sql, False
+        if ask.provider:
+            where.append(_of_kind(driver, ask.provider))
+            args += [ask.provider] if "?" in where[-1] else []
+        if ask.public:
+            where.append(_in_public(driver))
         if ask.text:
-            text, driver = ask.text.strip(), connection.exec_driver_sql
-            ids = _by_id(driver, text)
-            listed = f"s.credential IN ({_listed(ids)})"
-            where.append(listed if ids or names is None else f"({_by_name(driver, text, names)})")
+            ids = _by_id(driver, ask.text.strip())
+            if ids or names is None:
+                where.append(f"s.credential IN ({_listed(ids)})")
+            else:
+                found, cut = _by_name(driver, ask.text.strip(), names)
+                where.append(f"({found})")
         rank, order, after = _ordered(ask)
         if after:
             where.append(after)
@@ -416,7 +420,7 @@ def page(ledger: Ledger, db: Database, ask: Ask, names: Names | None = None) -> 
         shown = rows[: ask.limit]
         lines = _lines(ledger, connection.exec_driver_sql, [row[0] for row in shown])
     more = len(rows) > ask.limit
-    return Page(lines, (int(shown[-1][1]), int(shown[-1][0])) if more else None)
+    return Page(lines, (int(shown[-1][1]), int(shown[-1][0])) if more else None, cut)
 
 
 def _ordered(ask: Ask) -> tuple[str, str, str]:
@@ -448,18 +452,37 @@ def _by_id(ask: Any, text: str) -> list[int]:  # noqa: ANN401  # the connection'
     return list(ask(sql, (low, high, vendor, vendor, FEW)).scalars())
 
 
-def _by_name(ask: Any, text: str, names: Names) -> str:  # noqa: ANN401  # as above
-    """Return the condition that a key's holder or principal has this text in its name.
+# Few keys are listed by number and sorted; where there are many, those next in order are tried until a page is full.
 
-    Few keys are listed by number; where there are many, the next ones in order are tried until a page is full.
-    """
-    principals = _listed(names.principals.find(text, MANY))
-    holders = _listed(names.holders.find(text, MANY))
+
+def _of_kind(ask: Any, provider: str) -> str:  # noqa: ANN401  # as above
+    few = list(ask("SELECT id FROM credentials WHERE provider = ? LIMIT ?", (provider, MOST + 1)).scalars())
+    if len(few) <= MOST:
+        return f"s.credential IN ({_listed(few)})"
+    return "(SELECT c.provider FROM credentials c WHERE c.id = s.credential) = ?"
+
+
+def _in_public(ask: Any) -> str:  # noqa: ANN401  # as above
+    """Return the condition that strangers can read one of a key's places."""
+    sql = "SELECT f.credential FROM holders h JOIN findings f ON f.holder = h.id WHERE h.visibility = 'public' LIMIT ?"
+    few = list(ask(sql, (FEW + 1,)).scalars())
+    if len(few) <= FEW:
+        return f"s.credential IN ({_listed(few)})"
+    return (
+        "EXISTS (SELECT 1 FROM findings f JOIN holders h ON h.id = f.holder"
+        " WHERE f.credential = s.credential AND h.visibility = 'public')"
+    )
+
+
+def _by_name(ask: Any, text: str, names: Names) -> tuple[str, bool]:  # noqa: ANN401  # as above
+    """Return the condition that a key's holder or principal has this text in its name; and whether that is not all."""
+    people, places = names.principals.find(text, MANY), names.holders.find(text, MANY)
+    cut, principals, holders = MANY in {len(people), len(places)}, _listed(people), _listed(places)
     few = list(ask(f"SELECT credential FROM findings WHERE holder IN ({holders}) LIMIT ?", (FEW + 1,)).scalars())
     if len(few) <= FEW:
-        return f"s.credential IN ({_listed(few)}) OR s.credential IN ({principals})"
+        return f"s.credential IN ({_listed(few)}) OR s.credential IN ({principals})", cut
     held = f"EXISTS (SELECT 1 FROM findings f WHERE f.credential = s.credential AND f.holder IN ({holders}))"
-    return f"{held} OR s.credential IN ({principals})"
+    return f"{held} OR s.credential IN ({principals})", cut
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -567,6 +590,10 @@ class Happened(Struct, frozen=True):
     hash: str
 
 
+def _counted(n: int, name: str) -> str:
+    return f"{n} {name.removesuffix('s') if n == 1 else name}"
+
+
 def events(db: Database, before: int | None = None, limit: int = 100) -> list[Happened]:
     """Return events, newest first; `before` leads on from the last one of a page."""
     from lapse.ledger.chain import read_payload  # noqa: PLC0415  # with the ledger
@@ -578,7 +605,7 @@ def events(db: Database, before: int | None = None, limit: int = 100) -> list[Ha
     for seq, at, kind, payload, digest in rows:
         said = read_payload(payload)
         counts = [f"{s.count} {s.table if s.count != 1 else s.table[:-1]}" for s in said.rows if not said.text]
-        counts += [f"{n} {name}" for name, n in said.figures.items()]
+        counts += [f"schema {n}" if name == "schema" else _counted(n, name) for name, n in said.figures.items()]
         text = said.text or ", ".join(counts) or " ".join(filter(None, (said.owner, said.canary)))
         found.append(Happened(seq, moment(at), kind, text, digest.hex()))
     return found

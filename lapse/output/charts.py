@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _LABEL, _ROW, _BAR = 640, 210, 26, 16
 _HEIGHT, _FOOT = 150, 22
-_LONGEST = 30
+_LONGEST = 26
 _numbers = count(1)
 
 

@@ -172,6 +172,7 @@ def keys(request: Request) -> Response:
         kinds=sorted(kinds),
         privileges=PRIVILEGES,
         reading=bool(ask.text) and names is None,
+        cut=found.cut,
     )
 
 
