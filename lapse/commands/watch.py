@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
-from lapse.output.console import out, safe, say
+from lapse.output.console import colour, out, safe, say
 from lapse.rotation import Desk, said_plainly, verdict_of
 from playbooks.journal import Status, What
 
@@ -21,6 +23,12 @@ POLL = 0.3
 
 SHELLS = ("bash", "fish", "zsh")
 _QUIET = frozenset({What.NOTE, What.CLAIMED})
+_WORD = 11
+_TONES = {
+    What.DONE: "32", What.ENDED: "1;32", What.FAILED: "1;31", What.UNSURE: "33", What.WAITING: "33", What.UNDONE: "36",
+    What.APPROVED: "36", What.WITHDRAWN: "36",
+}  # fmt: skip
+"""Colours of what an entry says, where a terminal has them."""
 
 
 def run(name: str, config: Path | None) -> Exit:
@@ -36,12 +44,14 @@ def run(name: str, config: Path | None) -> Exit:
         say(
             f"{plan.short}: {plan.mode} rotation by {plan.playbook}, started by {safe(state.by)}; Ctrl-C stops watching"
         )
-        seen, waited = 0, ""
+        seen, waited, coloured = 0, "", colour()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         try:
             while True:
                 for entry in state.entries:
                     if entry.seq > seen and entry.what not in _QUIET:
-                        out(_line(entry))
+                        out(_line(entry, width, coloured=coloured))
+                sys.stdout.flush()  # a pipe gets each line when it is there, too
                 seen = state.last.seq
                 text, code = verdict_of(state)
                 if state.status in {Status.ENDED, Status.STOPPED}:
@@ -56,9 +66,17 @@ def run(name: str, config: Path | None) -> Exit:
             return Exit.INTERRUPTED
 
 
-def _line(e: Entry) -> str:
+def _line(e: Entry, width: int = 0, *, coloured: bool = False) -> str:
+    """Return one entry; on a terminal `width` columns wide it takes one line and its word has a colour."""
+    head = f"{e.at:%Y-%m-%d %H:%M:%S}  {e.step or 'run':<12} "
     text = f"  {safe(e.text)}" if e.text else ""
-    return f"{e.at:%Y-%m-%d %H:%M:%S}  {e.step or 'run':<12} {e.what:<11}{text}".rstrip()
+    room = width - len(head) - _WORD
+    if width and len(text) > room:
+        text = text[: room - 1] + "…" if room > 1 else ""
+    word = f"{e.what:<{_WORD}}"
+    if coloured and (tone := _TONES.get(e.what)):
+        word = f"\x1b[{tone}m{word}\x1b[0m"
+    return f"{head}{word}{text}".rstrip()
 
 
 def completion(shell: str) -> Exit:
