@@ -1,8 +1,8 @@
 """DBOS's own recovery under the id of a dead executor: `python -m playbooks.recover`; URL, id and version on stdin.
 
 It may be started in advance: it waits for them, and ends when whoever started it does without a word. Whoever tells it
-holds the dead one's lock (`playbooks.seat`). It knows no workflow, listens to no queue, and leaves as soon as nothing is
-pending under that id: queue, partition, delay and count of attempts stay as they were.
+holds the dead one's lock (`playbooks.seat`). It knows no workflow, listens to no queue, and leaves as soon as nothing
+is pending under that id: queue, partition, delay and count of attempts stay as they were.
 """
 
 from __future__ import annotations
