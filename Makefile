@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: help demo sandbox test lint bench chaos docs site lock clean
 
 help:
-	@echo "make demo   build a leak, scan it, verify it against a sandbox on this machine"
+	@echo "make demo   build a leak, scan it, verify it, rotate three keys: against a sandbox on this machine"
 	@echo "make sandbox  the same, and then it stays up with the console: docs/first-incident.md"
 	@echo "make test   every test"
 	@echo "make lint   ruff, mypy, import contracts, docstrings"
