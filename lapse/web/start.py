@@ -53,9 +53,9 @@ class Wanted(Struct, frozen=True):
         sets = {n.removeprefix(_SET): v.strip() for n, v in fields.items() if n.startswith(_SET) and v.strip()}
         for name, value in sets.items():
             if len(value) > LONGEST or not value.isprintable():
-                raise Stop(f"{name[:LONGEST]}: up to {LONGEST} printable characters")
+                raise Stop(f"the setting {name[:LONGEST]} takes up to {LONGEST} printable characters")
             if REFERENCE.fullmatch(value):
-                raise Stop(f"{name[:LONGEST]}: a reference is given in [rotate.set] of the config, not here")
+                raise Stop(f"the setting {name[:LONGEST]} is a reference: give that in [rotate.set] of the config")
         return cls(Mode(mode), fields.get("playbook", "")[:LONGEST], sets)
 
 
@@ -87,9 +87,11 @@ def planned(house: House, name: str, wanted: Wanted) -> Shown:
         asked = tuple(bare.open_settings())
         for setting in wanted.sets:
             if setting not in asked:
-                raise Stop(f"{setting}: this playbook leaves no such setting open")
+                raise Stop(f"this playbook leaves no setting {setting} open")
             if setting.endswith(".use"):
-                raise Stop(f"{setting}: which code acts is said in [rotate.set] of the config, not here")
+                raise Stop(
+                    f"the setting {setting} says which code acts: that is said in [rotate.set] of the config, not here"
+                )
         made = desk.plan(key, wanted.mode, book, wanted.sets) if wanted.sets else bare
     digest = hashlib.sha256(msgspec.json.encode(made)).hexdigest()[:32]
     return Shown(made, tuple(made.open_settings()), asked, digest)
