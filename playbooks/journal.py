@@ -152,10 +152,18 @@ class RunState(Struct, frozen=True):
         return count
 
     def touched(self, step: str) -> bool:
-        """Say whether `step` may have changed the world: begun, and not known to have failed since."""
+        """Say whether `step` may have changed the world: begun, and not known to have failed since and left nothing."""
         said = [e.what for e in self.entries if e.step == step]
         outcomes = [w for w in said if w in {What.INTENT, What.DONE, What.UNSURE, What.FAILED}]
-        return bool(outcomes) and outcomes[-1] is not What.FAILED
+        return bool(outcomes) and (outcomes[-1] is not What.FAILED or bool(self.left(step)))
+
+    def left(self, step: str) -> frozenset[str]:
+        """Return what `step` noted that it leaves in the world (`leaves`), and did not note as gone since (`gone`)."""
+        found: set[str] = set()
+        for e in self.notes(step):
+            found.discard(e.data.get("gone", ""))
+            found |= {e.data["leaves"]} if "leaves" in e.data else set()
+        return frozenset(found)
 
     def undone(self, step: str) -> bool:
         """Say whether `step` was taken back."""

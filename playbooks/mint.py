@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rotators.step import Context
     from verifier.model import Parts
 
-TRYING, NOT_MADE, MINTED, RETIRED = "trying", "not made", "minted", "retired"
+TRYING, NOT_MADE, MINTED, RETIRED, CLEARED = "trying", "not made", "minted", "retired", "cleared"
+ATTEMPT = "a key that was asked for"
+"""What an attempt may leave in the world until its outcome is noted."""
 LATEST = timedelta(minutes=5)
 """How long after we began to ask for a key one may still come of it, clocks that differ included."""
 
@@ -60,9 +62,8 @@ def mint(bench: Bench, ctx: Context) -> Outcome:
     try:
         fields = bench.written(minted.parts)
     except LookupError as e:
-        if bench.issuer.style is not Style.REPLACE:
-            bench.issuer.retire(minted.ref)
-        return Failed(str(e.args[0]), "correct store.write of the playbook")
+        bench.note(MINTED, {"id": minted.ref.id, "ref": encoded(minted.ref), "print": "", **_traces(bench, minted.ref)})
+        return _retire(bench, ctx, minted.ref) or Failed(str(e.args[0]), "correct store.write of the playbook")
     _note(bench, minted.ref, fields)
     return _keep(bench, ctx, minted, fields, held)
 
@@ -71,12 +72,12 @@ def _ask_for(bench: Bench, ctx: Context) -> Minted:
     """Have a key made, with a note before: should the answer be lost, it is known that there may be a key."""
     if bench.issuer.style is Style.REPLACE:
         return bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
-    bench.note(TRYING, {})
+    bench.note(TRYING, {"leaves": ATTEMPT})
     try:
         return bench.issuer.mint(bench.old_ref(ctx), ctx.marker)
     except ProviderError as e:
         if e.trouble is not Trouble.LATER:
-            bench.note(NOT_MADE, {})
+            bench.note(NOT_MADE, {"gone": ATTEMPT})
         raise
 
 
@@ -95,18 +96,41 @@ def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret],
     try:
         stored = bench.store.put(fields, held, ctx.marker)
     except ProviderError as e:
-        if e.trouble is not Trouble.CONFLICT:
+        if e.trouble is Trouble.LATER:
             raise  # it may have been written: `check` is asked before anything else is done
-        return _lost(bench, minted)
+        if e.trouble is Trouble.CONFLICT:
+            return _lost(bench, ctx, minted)
+        if (shown := check(bench, ctx)) is not None:  # a store that takes two calls for it
+            return shown
+        hint = "give our admin credential the right that the plan names, or name another store, then begin again"
+        return _retire(bench, ctx, minted.ref) or Failed(f"{e}; the new key was deleted again", hint)
     return _done(encoded(minted.ref), stored, bench)
 
 
-def _lost(bench: Bench, minted: Minted) -> Outcome:
-    """Say what becomes of a fresh key whose place in the store somebody else took."""
+def _retire(bench: Bench, ctx: Context, ref: KeyRef) -> Outcome | None:
+    """Retire a key of ours and note it. One that cannot be retired is said to a person, and not forgotten."""
     if bench.issuer.style is not Style.REPLACE:
-        bench.issuer.retire(minted.ref)
-    bench.note(RETIRED, {"id": minted.ref.id})
-    return Failed(
+        try:
+            bench.issuer.retire(ref)
+        except ProviderError as e:
+            if e.trouble is Trouble.LATER:
+                raise
+            said = f"the new key {ref.id} is in no store, and could not be deleted ({e}): delete it"
+            return Waiting("person", instructions=f"{said}, then `lapse resume {ctx.run}`, or take the rotation back")
+    bench.note(RETIRED, {"id": ref.id, "gone": ref.id})
+    return None
+
+
+def _traces(bench: Bench, ref: KeyRef) -> dict[str, str]:
+    """Return what a note says of a key that is in the world now; a value on this machine only is in no world."""
+    if bench.issuer.style is Style.REPLACE or not ref.id:
+        return {}
+    return {"leaves": ref.id, "gone": ATTEMPT}
+
+
+def _lost(bench: Bench, ctx: Context, minted: Minted) -> Outcome:
+    """Say what becomes of a fresh key whose place in the store somebody else took."""
+    return _retire(bench, ctx, minted.ref) or Failed(
         f"somebody else wrote to the store {bench.store.name} at the same moment; the new key was deleted again",
         "see what was written there, then begin a new rotation",
     )
@@ -194,8 +218,8 @@ def _clear(bench: Bench, ctx: Context) -> Outcome | None:
     for entry in bench.notes():
         if entry.text == MINTED and entry.data["id"] and entry.data["id"] not in gone:
             ref = msgspec.json.decode(entry.data["ref"], type=KeyRef)
-            bench.issuer.retire(ref)
-            bench.note(RETIRED, {"id": ref.id})
+            if (stuck := _retire(bench, ctx, ref)) is not None:
+                return stuck
             gone.add(ref.id)
     before: list[str] = msgspec.json.decode(ctx.output(SNAPSHOT, "before"), type=list[str])
     tried = _unknown(bench)
@@ -216,13 +240,16 @@ def _clear(bench: Bench, ctx: Context) -> Outcome | None:
             "person", instructions=f"{said}: delete the one that nobody knows, then `lapse resume {ctx.run}`"
         )
     for ref in lost:
-        bench.issuer.retire(ref)
-        bench.note(RETIRED, {"id": ref.id})
+        if (stuck := _retire(bench, ctx, ref)) is not None:
+            return stuck
+    if bench.notes():
+        bench.note(CLEARED, {"gone": ATTEMPT})
     return None
 
 
 def _note(bench: Bench, ref: KeyRef, fields: dict[str, Secret]) -> None:
-    bench.note(MINTED, {"id": ref.id, "ref": encoded(ref), "print": bench.print_of(fields)})
+    traces = {} if bench.world.issuer is None else _traces(bench, ref)
+    bench.note(MINTED, {"id": ref.id, "ref": encoded(ref), "print": bench.print_of(fields), **traces})
 
 
 def _done(ref: str, stored: Stored, bench: Bench) -> Outcome:

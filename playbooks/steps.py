@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rotators.interface import KeyRef
 
 MOST_FACTS = 200
-BEFORE, FORMER = "before", "former"
+BEFORE, FORMER, BEGUN = "before", "former", "begun"
 
 
 def build(bench: Bench) -> Step:
@@ -178,6 +178,12 @@ def _prove(bench: Bench) -> Trio:
     return (lambda ctx: prove.prove(bench, ctx)), _never, None
 
 
+def _begun(bench: Bench) -> None:
+    """Note that a step of several calls begins: should one of them fail, what the others did is taken back as well."""
+    if not any(e.text == BEGUN for e in bench.notes()):
+        bench.note(BEGUN, {"leaves": bench.planned.name})
+
+
 def _push(bench: Bench) -> Trio:
     consumer = bench.world.consumers[bench.planned.hand]
 
@@ -187,6 +193,7 @@ def _push(bench: Bench) -> Trio:
     def do(ctx: Context) -> Outcome:
         if (moved := bench.moved(ctx)) is not None:
             return Failed(moved, "put the right value back, then `lapse resume`, or take the rotation back")
+        _begun(bench)
         fields = bench.store.fetch(ctx.output(CREATE, "version"))
         return consumer.push({n: v for n, v in fields.items() if n in bench.plan.write}, ctx.marker)
 
@@ -319,6 +326,8 @@ def _sessions(bench: Bench) -> Trio:
         old, ref = bench.world.old, bench.old_ref(ctx)
         if isinstance(killer, Quarantine) and killer.stops_new and not was():
             bench.note(BEFORE, {"was": "shut" if killer.shut(old, ref) else "open"})
+        if bench.planned.undo:
+            _begun(bench)
         outcome = killer.kill(old, ref, ctx.intent_at)
         if isinstance(outcome, Done):
             output = {**outcome.output, "killed": ctx.intent_at.isoformat()}
@@ -359,8 +368,10 @@ def _setup(bench: Bench) -> Trio:
         return None
 
     def do(ctx: Context) -> Outcome:
-        if not any(e.text == FORMER for e in bench.notes()):
-            bench.note(FORMER, {"is": bench.successor.snapshot()})
+        way, old = bench.successor, bench.world.old
+        if way.present(old, ctx.marker) is not Presence.OTHERS and not any(e.text == FORMER for e in bench.notes()):
+            bench.note(FORMER, {"is": way.snapshot()})
+            _begun(bench)
         return bench.successor.setup(bench.world.old, ctx.marker)
 
     def undo(ctx: Context) -> Outcome:

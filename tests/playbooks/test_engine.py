@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import dataclasses
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from stage import BOOK, IN_PLACE, PERSON, WAY, Remembered, drive, planned
+from stage import BOOK, IN_PLACE, PERSON, REVOKE, WAY, Remembered, drive, planned
 from world import OLD, Small
 
 from playbooks.engine import MOST_TRIES, Engine, Refused
 from playbooks.journal import End, Status, Taken, What
 from playbooks.plan import Action, Mode
-from rotators.interface import Trouble
+from rotators.interface import ProviderError, Trouble
 from rotators.step import Done, Effect, Failed, Outcome, Waiting
 from verifier.secret import Secret
 
@@ -222,6 +224,92 @@ def test_a_deleted_key_that_works_for_twenty_minutes_is_waited_out() -> None:
     assert proof.data["first_stable_refusal"] > proof.data["last_acceptance"]
 
 
+def test_a_new_key_that_fails_for_ten_seconds_and_flaps_is_waited_for() -> None:
+    desk = Desk(lag_new=10, flaps=True)
+    desk.start()
+    assert isinstance(desk.drive(), Done)
+    state = desk.engine.state(RUN)
+    made, seen = state.done("create"), state.done("verify")
+    assert made is not None
+    assert seen is not None
+    assert (seen.at - made.at).total_seconds() >= 10
+
+
+def test_a_202_that_never_happens_is_no_death() -> None:
+    desk = Desk(REVOKE, style="revoke", reversible=False, deaf=True)
+    desk.start()
+    said = desk.drive(most=3000)
+    assert isinstance(said, Failed)
+    assert "still not refused" in said.reason
+    state = desk.engine.state(RUN)
+    assert state.done("delete") is not None, "it was told that it was done"
+    assert state.done("prove") is None
+    assert state.status is Status.STOPPED
+    desk.small.set(deaf=False)
+    desk.small.db.execute("UPDATE keys SET state='gone', dead_from=0")
+    desk.engine.resume(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+
+
+def test_a_provider_that_throttles_is_asked_when_it_says() -> None:
+    desk = Desk()
+    desk.start()
+    desk.until("consumer-1")
+    desk.small.set(retry_after=777)
+    desk.small.trouble("disable", Trouble.LATER, 2)
+    desk.engine.approve(RUN, "ann")
+    waited = [w for w in iter_waits(desk) if "disable" in w.instructions]
+    assert len(waited) == 2
+    assert desk.engine.state(RUN).end is End.FINISHED
+
+
+def iter_waits(desk: Desk) -> list[Waiting]:
+    """Go to the end, and return every wait for time; each must be as long as the provider asked for."""
+    found = []
+    for _ in range(200):
+        outcome = desk.engine.advance(RUN)
+        if not isinstance(outcome, Waiting):
+            return found
+        assert outcome.until is not None
+        if "disable" in outcome.instructions:
+            assert (outcome.until - desk.small.now()).total_seconds() >= 777
+        found.append(outcome)
+        desk.small.pass_time(max(0.01, (outcome.until - desk.small.now()).total_seconds()))
+    raise AssertionError
+
+
+@pytest.mark.parametrize("skew", [-600, -50, 50, 600])
+@pytest.mark.parametrize("step", ["snapshot", "consumer-1", "soak"])
+def test_a_machine_whose_clock_is_wrong_goes_on_where_another_stopped(step: str, skew: int) -> None:
+    desk = Desk(marks=False)
+    desk.start()
+    desk.until(step)
+    wrong = timedelta(seconds=skew)
+
+    def ours() -> datetime:
+        return desk.small.now() + wrong
+
+    desk.journal.now = ours
+    world = desk.small.world()
+    engine = Engine(desk.journal, lambda plan: dataclasses.replace(world(plan), now=ours), ours)
+    outcome: Outcome = Done()
+    for _ in range(3000):
+        outcome = engine.advance(RUN)
+        if not isinstance(outcome, Waiting):
+            break
+        if outcome.on == "approval":
+            engine.approve(RUN, "ann")
+        elif outcome.until is not None:
+            desk.small.pass_time(max(0.01, (outcome.until - ours()).total_seconds()))
+    assert isinstance(outcome, Done)
+    state = engine.state(RUN)
+    assert state.end is End.FINISHED
+    assert desk.small.keys() == desk.small.keys("us")
+    assert len(desk.small.keys()) == 1
+    assert desk.small.store_works()
+    assert not desk.small.accepted(OLD, "old-planted-secret")
+
+
 def test_a_new_key_that_never_works_kills_nothing() -> None:
     desk = Desk(lag_new=9e9)
     desk.start()
@@ -322,6 +410,100 @@ def test_evidence_is_bounded_and_never_a_blocker() -> None:
     desk.small.trouble("evidence", Trouble.DENIED)
     desk.start()
     assert isinstance(desk.drive(), Done)
+
+
+# ── what fails in the middle leaves nothing behind ─────────────────────────────────────────────────────
+
+DEFINITE = [Trouble.DENIED, Trouble.REFUSED, Trouble.GONE, Trouble.FULL]
+
+
+@pytest.mark.parametrize("trouble", DEFINITE)
+def test_a_store_that_refuses_the_new_key_costs_only_that(trouble: Trouble) -> None:
+    desk = Desk(marks=False, blind=True)
+    desk.small.trouble("put", trouble)
+    desk.start()
+    said = desk.drive()
+    assert isinstance(said, Failed)
+    assert "deleted again" in said.reason
+    assert desk.small.keys() == [OLD]
+    assert desk.engine.state(RUN).end is End.FAILED
+
+
+@pytest.mark.parametrize("then", ["resume", "undo"])
+@pytest.mark.parametrize("blind", [True, False])
+def test_a_new_key_that_can_be_neither_stored_nor_deleted_is_not_forgotten(then: str, *, blind: bool) -> None:
+    desk = Desk(marks=False, blind=blind)
+    desk.small.trouble("put", Trouble.DENIED)
+    desk.small.trouble("retire", Trouble.DENIED)
+    desk.start()
+    said = desk.drive()
+    assert isinstance(said, Waiting)
+    (stuck,) = desk.small.keys("us")
+    assert f"the new key {stuck} is in no store" in said.instructions
+    assert desk.engine.state(RUN).end is None
+    getattr(desk.engine, then)(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+    assert stuck not in set(desk.small.keys())
+    assert len(desk.small.keys()) == 1
+
+
+def test_an_issuer_that_will_not_list_after_a_lost_answer_ends_nothing() -> None:
+    desk = Desk(marks=False)
+    desk.start()
+    desk.until("snapshot")
+    desk.small.trouble("mint", "lost")
+    desk.engine.advance(RUN)
+    desk.small.trouble("orphans", Trouble.DENIED)
+    said = desk.drive()
+    assert isinstance(said, Failed)
+    assert desk.engine.state(RUN).status is Status.STOPPED, "a key may be there: not ended as if none were"
+    desk.engine.undo(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.keys() == [OLD]
+
+
+@pytest.mark.parametrize(("op", "mode"), [("deny", Mode.EMERGENCY), ("push", Mode.GRACEFUL), ("setup", Mode.GRACEFUL)])
+def test_half_a_step_is_taken_back_too(op: str, mode: Mode) -> None:
+    """Some hands take several calls for one step; a refusal at the second leaves what the first did."""
+    desk = Desk(WAY if op == "setup" else BOOK, mode=mode)
+    before = desk.small.stored()
+    half = desk.small.act
+
+    def act(name: str, work: Any) -> Any:
+        result = half(name, work)
+        if name == op and not desk.small.get("whole"):
+            desk.small.set(whole=True)
+            raise ProviderError(Trouble.REFUSED, "the second call")
+        return result
+
+    desk.small.act = act  # type: ignore[method-assign]
+    desk.start()
+    assert isinstance(desk.drive(), Failed)
+    assert desk.engine.state(RUN).end is None
+    desk.engine.undo(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+    assert (desk.small.denied(), desk.small.way()) == (0, None)
+    assert desk.small.at_consumer() == desk.small.stored() == before
+    assert desk.small.keys() == [OLD]
+
+
+@pytest.mark.parametrize("op", ["mint", "put", "push", "disable", "retire", "deny", "orphans"])
+@pytest.mark.parametrize("mode", Mode)
+def test_an_admin_login_that_expires_in_the_middle_is_renewed_and_the_run_goes_on(op: str, mode: Mode) -> None:
+    desk = Desk(mode=mode)
+    desk.small.trouble(op, Trouble.DENIED)
+    desk.start()
+    said = desk.drive()
+    if isinstance(said, Failed) and desk.engine.state(RUN).end is None:
+        desk.engine.resume(RUN, "bob")
+        said = desk.drive()
+    elif isinstance(said, Failed):
+        assert desk.small.keys() == [OLD], "ended only where nothing had been changed"
+        assert desk.small.accepted(OLD, "old-planted-secret")
+        assert desk.small.stored()["key_id"] == OLD
+        return
+    assert isinstance(said, Done)
+    assert len(desk.small.keys()) == 1
 
 
 # ── emergency ──────────────────────────────────────────────────────────────────────────────────────────

@@ -125,7 +125,8 @@ class Small:
             return
         self.db.execute("UPDATE trouble SET times=times-1 WHERE rowid=?", (row[0],))
         kind = Trouble.LATER if row[1] == "lost" else Trouble(row[1])
-        raise ProviderError(kind, f"{op}: {row[1]}")
+        wait = self.get("retry_after")
+        raise ProviderError(kind, f"{op}: {row[1]}", None if wait is None else timedelta(seconds=wait))
 
     def act(self, op: str, work: Callable[[], Any]) -> Any:
         """One change: it may be refused before, its answer may be lost after, the process may die on either side."""
@@ -337,6 +338,7 @@ class SimIssuer:
         self.w.act("apply", work)
 
     def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:
+        self.w._trip("orphans", after=False)
         if self.style is not Style.DISPLACE or self.w.get("blind"):
             return []  # blind: an audit log that lags, and no marks
         whose = "SELECT id FROM keys WHERE creator='us' OR ?"  # as an audit log would tell; without one nobody does
@@ -353,8 +355,8 @@ class SimIssuer:
         def work() -> None:
             dead = self.w.seconds() + float(self.w.get("lag_dead", 0))
             held = self.w.db.execute("SELECT state, dead_from FROM keys WHERE id=?", (ref.id,)).fetchone()
-            if held is None or held[0] == "gone":
-                return
+            if held is None or held[0] == "gone" or (self.w.get("deaf") and op == "retire"):
+                return  # deaf: accepted, says the provider, and does nothing
             dead = held[1] if held[0] == "disabled" and held[1] is not None else dead
             self.w.db.execute("INSERT INTO touched VALUES (?,?)", (ref.id, op))
             self.w.db.execute("UPDATE keys SET state=?, dead_from=? WHERE id=?", (state, dead, ref.id))
