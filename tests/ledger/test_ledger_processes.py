@@ -66,10 +66,10 @@ def test_a_reader_killed_in_the_middle_hinders_nobody(tmp_path: Path) -> None:
 def test_writers_and_readers_work_side_by_side(address: str) -> None:
     with made(address) as ledger:
         ingest(ledger, [(key, 0) for key in range(50)])
-        crew = [worker(address, what, first, 25) for what, first in (("record", 0), ("ingest", 100), ("look", 0))]
-        assert [len(finish(process)) for process in crew] == [25, 25, 25]
+        crew = [worker(address, what, first, 12) for what, first in (("record", 0), ("ingest", 100), ("look", 0))]
+        assert [len(finish(process)) for process in crew] == [12, 12, 12]
         status = ledger.status()
-        assert (status.keys, status.live + status.dead_unconfirmed, status.findings) == (60, 25, 50 + 25 * 10)
+        assert (status.keys, status.live + status.dead_unconfirmed, status.findings) == (60, 12, 50 + 12 * 10)
         checked = ledger.check()
         assert checked.ok, checked.problems
 
