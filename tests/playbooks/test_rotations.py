@@ -12,6 +12,7 @@ from world import Small
 
 from lapse.ledger import open_ledger
 from lapse.ledger.model import Noted
+from lapse.ledger.schema import credentials_provider, findings_holder, states_urgency
 from playbooks.engine import Engine
 from playbooks.journal import End, Taken, Unknown, What
 
@@ -107,6 +108,8 @@ def test_a_ledger_of_version_one_gets_the_journal(tmp_path: Path) -> None:
         path = ledger.path
     raw = sqlite3.connect(path)
     raw.execute("DROP TABLE rotations")
+    for index in (credentials_provider, findings_holder, states_urgency):  # which came with version 3
+        raw.execute(f"DROP INDEX {index.name}")
     raw.execute("UPDATE schema_version SET version=1")
     raw.commit()
     raw.close()
