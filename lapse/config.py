@@ -35,7 +35,7 @@ from lapse.sections import (
 from lapse.web.settings import ServeConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from verifier.secret import Secret
 
@@ -205,7 +205,7 @@ def cache_dir() -> Path:
 def load(path: Path | None = None, environ: dict[str, str] | None = None) -> Config:
     """Read the configuration; every mistake is a `Stop` that names file, line and remedy."""
     environ = dict(os.environ) if environ is None else environ
-    file = path or _found(environ)
+    file = path or found(environ)
     data = _read(file) if file else {}
     _from_environment(data, environ)
     text = file.read_text("utf-8") if file else ""
@@ -214,7 +214,8 @@ def load(path: Path | None = None, environ: dict[str, str] | None = None) -> Con
     return config
 
 
-def _found(environ: dict[str, str]) -> Path | None:
+def found(environ: Mapping[str, str]) -> Path | None:
+    """Return the file that is read where `--config` names none, if there is one."""
     if named := environ.get("LAPSE_CONFIG"):
         return Path(named)
     for place in (Path("lapse.toml"), user_config_path("lapse") / "config.toml"):

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lapse.commands.setup import Setup
+from lapse.config import found
 from lapse.exits import Exit, Stop
 from lapse.output.console import out
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def run(config: Path | None) -> Exit:
     """Go through the set-up; every finding is one line, and one that stops the work makes the exit code 1."""
     setup = Setup.of(config)
-    out(f"ok    config: {config or 'defaults and environment'}")
+    out(f"ok    config: {config or found(os.environ) or 'defaults and environment'}")
     checks: tuple[Callable[[Setup], str], ...] = (_catalogue, _egress, _ledger, _key)
     broken = False
     for check in checks:

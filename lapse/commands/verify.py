@@ -88,7 +88,7 @@ class Chosen:
 
 
 def _choose(setup: Setup, ledger: Ledger, options: Options, stack: ExitStack) -> Chosen:
-    files = [k for k in options.keys if k == "-" or "/" in k or Path(k).is_file()]
+    files = [k for k in options.keys if k == "-" or "/" in k or "." in k or Path(k).is_file()]
     names = [k for k in options.keys if k not in files]
     if files and names:
         raise Stop("name keys or reports, not both in one run", Exit.USAGE)
