@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STARTER, APPROVER = "dana", "erin"
 """Who starts the rotations, and who agrees to what cannot be undone."""
 
-_MINTED = "AWS has made the new key, and whether OpenBao has it, nobody alive knows."
+_MINTED = "AWS has made the new key, and the old one still works."
 _ENDING = "the provider has accepted the end of the key, which proves nothing yet."
 _TURNS = 3
 _SHORT = ("--set", "retire.drain=1s", "--set", "retire.soak=1s")
@@ -78,7 +78,7 @@ class Rotations:
 
     def _killed(self, rotation: Rotation) -> str:
         """Apply, kill the process the moment AWS has made the new key, and go on; return the run."""
-        self._stage.head("The process is killed in the worst moment, and another goes on")
+        self._stage.head("The process is killed in the middle, and another goes on")
         with self._minted() as minted:
             self._cut(rotation, minted, _MINTED)
         say("(Drain and soak take a second here; the playbook by itself waits a day for each.)")
