@@ -48,7 +48,7 @@ def _section(verb: Verb) -> Iterator[str]:
     rows = [(f"`{w.value}`", w.help) for w in verb.arguments] + [(_flags(w), w.help) for w in verb.options]
     rows = [r for r in rows if "--help" not in r[0]]
     if rows:
-        yield "| | |\n| --- | --- |\n" + "\n".join(f"| {_cell(a)} | {_cell(b)} |" for a, b in rows)
+        yield "| word | means |\n| --- | --- |\n" + "\n".join(f"| {_cell(a)} | {_cell(b)} |" for a, b in rows)
     if verb.examples:
         yield "Examples:"
         yield "```text\n" + "\n".join(verb.examples) + "\n```"

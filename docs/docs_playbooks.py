@@ -106,7 +106,7 @@ def _who(book: Playbook, made: Plan, catalogue: Catalogue) -> str:
         rows.append(("also dies", made.also_dies))
     if asked := made.open_settings():
         rows.append(("you say", ", ".join(f"`--set {name}=…`" for name in asked) + " or `[rotate.set]`"))
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
+    return "\n".join(["| | this playbook |", "| --- | --- |", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
 
 
 def _steps(made: Plan) -> Iterator[str]:
