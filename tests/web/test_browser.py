@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lapse.web.house import House
 
 PAGES = {
-    "now": "/", "keys": "/keys", "key": f"/keys/{name_of(0)}", 
+    "now": "/", "keys": "/keys", "key": f"/keys/{name_of(0)}",
     "rotate": f"/keys/{name_of(0)}/rotate?set.store.path=ci/openai", "runs": "/runs", "run": f"/runs/{RUN}",
     "funnel": "/funnel", "owners": "/owners", "providers": "/providers", "nightly": "/nightly", "audit": "/audit",
 }  # fmt: skip
