@@ -27,5 +27,11 @@ def run(names: tuple[str, ...], config: Path | None, *, dead: bool) -> Exit:
                 done = ledger.purge_dead(timedelta(0) if dead else setup.config.ledger.retention.delta)
         except LedgerError as e:
             raise Stop(str(e), Exit.USAGE) from None
-    say(f"the secrets of {done.keys} keys are gone{'' if done.flushed else ' (a reader holds the log; run it again)'}")
+        database = "://" in ledger.where
+    held = (
+        "the server's log and backups hold them, sealed, for a time"
+        if database
+        else "a reader holds the log; run it again"
+    )
+    say(f"the secrets of {done.keys} keys are gone{'' if done.flushed else f' ({held})'}")
     return Exit.OK
