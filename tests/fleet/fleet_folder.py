@@ -32,9 +32,6 @@ URL = "LAPSE_TEST_FLEET"
 SOON = 60.0
 """Seconds after which a test that waits gives up."""
 
-JITTER = 3
-"""Requests that a window of a second may hold beyond the limit: they left in time, and arrived closer together."""
-
 
 def until(ready: Callable[[], bool], what: str, patience: float = SOON) -> float:
     """Wait; return how long it took."""
@@ -43,6 +40,14 @@ def until(ready: Callable[[], bool], what: str, patience: float = SOON) -> float
         assert time.monotonic() - began < patience, f"waited in vain: {what}"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def jitter(rate: float) -> float:
+    """Return how many more requests than its limit a second may hold: they left in time, and arrived closer together.
+
+    It is less than what two workers at once (a whole `rate` more) or a burst spent twice would show.
+    """
+    return 3 + rate / 5
 
 
 def tell(figure: str) -> None:

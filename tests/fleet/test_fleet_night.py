@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from fleet_folder import JITTER, Fleet, ideal, made
+from fleet_folder import Fleet, ideal, jitter, made
 
 from lapse.commands import nightly
 from lapse.exits import Exit
@@ -26,7 +26,7 @@ def test_three_workers_share_a_night_and_keep_each_limit(tmp_path: Path, provide
         assert night["asked"] == len(keys)
         assert sum(night["calls"].values()) == len(keys) + 40, "one a key, and one more for each that was refused"
         for kind, (rate, burst, _) in limits.items():
-            assert provider.most_in_a_second(kind) <= rate + burst + JITTER, kind
+            assert provider.most_in_a_second(kind) <= rate + burst + jitter(rate), kind
         often = provider.often()
         assert all(n == (2 if "-dead-" in key else 1) for key, n in often.items())
         assert fleet.state() == ideal(keys)

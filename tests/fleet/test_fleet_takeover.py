@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet_folder import JITTER, Fleet, ideal, made, tell, until
+from fleet_folder import Fleet, ideal, jitter, made, tell, until
 
 from playbooks.seat import LOST
 
@@ -87,7 +87,7 @@ def test_a_killed_a_frozen_and_a_replaced_worker_lose_nothing(
         assert fleet.state() == ideal(keys)
         assert new[0].poll() is None
     for kind, (rate, burst, _) in LIMITS.items():
-        assert provider.most_in_a_second(kind) <= rate + burst + JITTER, kind
+        assert provider.most_in_a_second(kind) <= rate + burst + jitter(rate), kind
     often = provider.often()
     more = {key: n - (2 if "-dead-" in key else 1) for key, n in often.items()}
     assert set(often) == set(keys)
