@@ -42,7 +42,7 @@ def test_killed_again_and_again(playbook: str, engine: str, tmp_path: Path, requ
         figures = campaign.run(KILLS)
         keep(figures)
     else:
-        figures = campaign.run(3, 3, measure=False)
+        figures = campaign.run(2, 2, measure=False)
     _held(figures, KILLS if WHOLE else 1)
 
 
