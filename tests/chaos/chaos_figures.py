@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +16,19 @@ _HEAD = ("playbook", "engine", "kills", "resumes", "runs", "undone", "failures",
 _TEXTS = 2
 
 
-def keep(figures: Figures) -> None:
+def keep(figures: Figures, build: Path = BUILD) -> None:
     """Write one campaign's figures, and all there are together to `build/chaos.json`."""
-    folder = BUILD / "chaos"
+    folder = build / "chaos"
     folder.mkdir(parents=True, exist_ok=True)
-    found = asdict(figures) | {"seconds": round(figures.seconds, 1), "at": time.time()}
+    found = {**vars(figures), "seconds": round(figures.seconds, 1), "where": dict(figures.where.most_common())}
+    found["at"] = datetime.now(UTC).isoformat(timespec="seconds")
     (folder / f"{figures.playbook}-{figures.engine}.json").write_text(json.dumps(found, indent=1))
-    (BUILD / "chaos.json").write_text(json.dumps(read(), indent=1))
+    (build / "chaos.json").write_text(json.dumps(read(build), indent=1))
 
 
-def read() -> list[dict[str, Any]]:
+def read(build: Path = BUILD) -> list[dict[str, Any]]:
     """Return the kept figures, by playbook and engine."""
-    return [json.loads(p.read_text()) for p in sorted((BUILD / "chaos").glob("*.json"))]
+    return [json.loads(p.read_text()) for p in sorted((build / "chaos").glob("*.json"))]
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -7,11 +7,12 @@ the figures in `build/chaos.json`.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 from chaos_campaign import Campaign, Figures
-from chaos_figures import keep
+from chaos_figures import keep, read, table
 from chaos_worlds import WORLDS
 
 from playbooks.specfile import library
@@ -29,6 +30,15 @@ def test_every_shipped_playbook_has_a_world() -> None:
     assert set(library()) == set(WORLDS) - {"small-world"}
     for name, book in library().items():
         assert {WORLDS[name].kind, "*"} & set(book.kinds), name
+
+
+def test_figures_are_kept_and_told(tmp_path: Path) -> None:
+    keep(Figures("vault-token", "sqlite", 201, 190, 40, 9, 61.04, ["r-1: lost"], Counter({"create note": 3})), tmp_path)
+    keep(Figures("vault-token", "postgresql", 200, 180, 41, 8, 70.0), tmp_path)
+    rows = read(tmp_path)
+    assert rows[1]["where"] == {"create note": 3}
+    assert table(rows)[-2].split() == ["all", "401", "370", "81", "17", "1", "131"]
+    assert table(rows)[-1] == "vault-token on sqlite: r-1: lost"
 
 
 @pytest.mark.chaos
