@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
-from verifier.classify import split
+from verifier.classify import credfiles, split
 from verifier.classify.aliases import UNKNOWN, Alias, Aliases, Says
 from verifier.classify.index import ShapeIndex
 from verifier.classify.names import PARTS, part_of
@@ -43,6 +43,8 @@ _MAX_TOKENS = 32
 _SHORTEST_NAME = 3
 _RECENT = 1024
 _JWT = "jwt"
+_LOOSE = frozenset({"basic_auth_url", "npm", "ghcr_generic_registry"})
+"""Kinds that any token may be given to as a password: where its own shape speaks, that goes first."""
 _SPECIFIC = frozenset({Says.KIND, Says.CHOICE})
 
 
@@ -334,15 +336,22 @@ class Classifier:
 
     def _compound(self, text: str, alias: Alias, *, forced: bool) -> split.Split | None:
         """Take a connection string, a credential file or a private key apart; `None` for a bare token."""
-        if text[:1] == "{":
-            found = split.json_file(text)
+        if text[:1] == "{" or text[:11] == "eyJhdXRocyI":
+            found = split.json_file(text) or split.docker_base64(text) or credfiles.take(text)
             return found if found is None or not forced or found.kind in alias.kinds else None
-        if "-----BEGIN" in text:
-            return self._pem(text, alias)
-        if "://" in text:
+        if "-----BEGIN" in text and (pem := self._pem(text, alias)) is not None:
+            return pem
+        file = credfiles.take(text) if not forced else None
+        if file is not None:
+            return self._narrowed(file)
+        if "://" in text or text[:12] == "jdbc:oracle:":
             found = None if self.index.alone(text) else self._uri(text, alias, forced=forced)
             if found is not None:
                 return found
+        return self._fields(text, alias)
+
+    def _fields(self, text: str, alias: Alias) -> split.Split | None:
+        """Take fields (`a=b;c=d`) or a log-in (`user:password`) apart."""
         if ";" in text and "=" in text:
             found = split.fields(text)
             if found is not None and found.kind == GENERIC and alias.says is Says.KIND:
@@ -368,16 +377,23 @@ class Classifier:
             return None
         parts = found.parts
         if found.kind == "basic_auth_url":
-            for name in ("password", "username"):
-                hits = self.index.alone(parts.get(name, ""))
-                if len({h.kind for h in hits}) == 1:
-                    return split.Split(KindID(hits[0].kind), {hits[0].part: parts[name]})
+            narrow = self._narrowed(found)
+            if narrow is not found:
+                return narrow
             if "password" not in parts:
                 return None
         if alias.says is Says.KIND and (forced or found.kind in {GENERIC, "basic_auth_url"}):
             kind = KindID(alias.kinds[0])
             return split.Split(kind, self._rename(kind, parts))
         return found if "password" in parts or "secret" in parts or alias.says in _SPECIFIC else None
+
+    def _narrowed(self, found: split.Split) -> split.Split:
+        """Return a log-in whose password (or name) is some vendor's token as that token."""
+        for name in ("password", "username", "secret"):
+            hits = self.index.alone(found.parts.get(name, "")) if found.kind in _LOOSE else []
+            if len({h.kind for h in hits}) == 1:
+                return split.Split(KindID(hits[0].kind), {hits[0].part: found.parts[name]})
+        return found
 
     def _rename(self, kind: KindID, parts: dict[str, str]) -> dict[str, str]:
         """Call the password `secret` where the kind does, and drop what the kind has no use for."""

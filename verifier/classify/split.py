@@ -10,7 +10,7 @@ import binascii
 import re
 from base64 import b64decode
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 import msgspec
 from msgspec import Struct
@@ -27,17 +27,24 @@ SCHEMES = {
     "ldap": "ldap", "ldaps": "ldap",
     "mssql": "sqlserver", "sqlserver": "sqlserver",
     "ftp": "sftp_ftp", "ftps": "sftp_ftp", "sftp": "sftp_ftp",
+    "smtp": "smtp", "smtps": "smtp", "submission": "smtp",
+    "imap": "imap", "imaps": "imap",
     "http": "basic_auth_url", "https": "basic_auth_url",
 }  # fmt: skip
 """URI scheme to kind; a driver suffix (`postgresql+psycopg2`) is cut off first."""
 
-_PLAIN = {"postgres", "mysql", "mongodb", "redis", "amqp", "ldap", "sqlserver", "mssql", "ftp", "https"}
+_PLAIN = {"postgres", "mysql", "mongodb", "redis", "amqp", "ldap", "sqlserver", "mssql", "ftp", "smtp", "imap", "https"}
 """Schemes that need no `scheme` part: what the kind means by default."""
 
 _OPTIONS = frozenset({"authsource", "authmechanism", "tls", "ssl", "sslmode"})
 """Query options that change how a log-in goes; all others say nothing about the credential."""
 
-_URI = re.compile(r"(?:jdbc:)?([A-Za-z][A-Za-z0-9+.-]{1,24})://(.*)", re.DOTALL)
+_URI = re.compile(r"((?:jdbc:(?:[A-Za-z][A-Za-z0-9-]{1,24}:){0,3})?)([A-Za-z][A-Za-z0-9+.-]{1,24})://(.*)", re.DOTALL)
+_NAMED_LOGIN = re.compile(r"[^@]*;\s*(?:user(?:name| id)?|uid|password|pwd)\s*=", re.IGNORECASE)
+_ORACLE = re.compile(r"jdbc:oracle:(?:thin|oci8?):([^/@\s]+)/(.+)@(?://)?([^@\s]+)", re.DOTALL)
+_ORACLE_PLACE = re.compile(r"(?:tcps?://)?([^:/\s]+)(?::(\d{1,5}))?(?:[:/]([^?\s]+))?")
+_DB2 = re.compile(r"jdbc:(?:db2|ids|as400)://([^/]+)/([^:;]*)[:;](.+)", re.DOTALL)
+_DRIVER = re.compile(r"driver\s*=\s*\{?([^;}]*)", re.IGNORECASE)
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f:.%]+)\](?::(\d{1,5}))?|([^:/?#\[\]]*)(?::(\d{1,5}))?")
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _LOGIN = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
@@ -63,16 +70,23 @@ class Split(Struct, frozen=True):
 
 
 def uri(text: str) -> Split | None:
-    """Take `scheme://user:password@host:port/path?options` apart; parts that are not there are left out."""
+    """Take `scheme://user:password@host:port/path?options` apart; parts that are not there are left out.
+
+    JDBC's own ways too: drivers around drivers (`jdbc:p6spy:mysql:…`), fields after `;`, Oracle, Db2.
+    """
+    own = _vendor(text)
+    if own is not None:
+        return own
     m = _URI.fullmatch(text)
     if m is None:
         return None
-    scheme = m.group(1).lower()
-    base = scheme if scheme in SCHEMES else scheme.partition("+")[0]
+    base = _base(*m.group(1, 2))
     if base == "cloudinary":
-        return _cloudinary(m.group(2))
+        return _cloudinary(m.group(3))
     kind = KindID(SCHEMES.get(base, GENERIC))
-    rest, _, query = m.group(2).partition("?")
+    if kind == "sqlserver" and _NAMED_LOGIN.match(m.group(3)):
+        return _jdbc(m.group(3))
+    rest, _, query = m.group(3).partition("?")
     authority, at, tail = rest.rpartition("@")
     if not at:
         authority, tail = "", rest
@@ -92,9 +106,60 @@ def uri(text: str) -> Split | None:
         _query(parts, query)
     except UnicodeDecodeError:
         return None
-    if kind == "sqlserver" and ";" in hosts:
-        return _jdbc(hosts)
+    if kind == "sqlserver":
+        return _sqlserver(parts, query)
     return Split(kind, parts)
+
+
+def _base(around: str, scheme: str) -> str:
+    """Return the word of a scheme that names the product: `mysql` of `jdbc:mysql:replication` and `mysql+pymysql`."""
+    words = [*around.lower().removeprefix("jdbc:").split(":")[:-1], scheme.lower()]
+    for word in words:
+        for name in (word, word.partition("+")[0]):
+            if name in SCHEMES:
+                return name
+    return words[-1].partition("+")[0]
+
+
+def _vendor(text: str) -> Split | None:
+    """Read Oracle's `thin:user/password@host:port:sid` and Db2's `//host:port/database:user=…;password=…;`."""
+    parts: dict[str, str] = {}
+    if m := _ORACLE.fullmatch(text):
+        place = _ORACLE_PLACE.fullmatch(m.group(3))
+        _put(parts, "username", m.group(1))
+        _put(parts, "password", m.group(2))
+        for name, value in zip(("host", "port", "database"), place.groups() if place else (), strict=False):
+            _put(parts, name, value or "")
+        return Split(GENERIC, parts)
+    if m := _DB2.fullmatch(text):
+        _address(parts, m.group(1))
+        _put(parts, "database", m.group(2))
+        _named(parts, m.group(3))
+        return Split(GENERIC, parts)
+    return None
+
+
+def _sqlserver(parts: dict[str, str], query: str) -> Split:
+    """Finish a URL of SQL Server: the database stands in its query, a path names an instance (Go's driver)."""
+    for item in query.partition("#")[0].split("&"):
+        name, _, value = item.partition("=")
+        if name.lower() == "database":
+            if instance := parts.get("database"):
+                parts["host"] = parts.get("host", "") + "\\" + instance
+            parts["database"] = unquote(value)
+        elif name.lower() == "odbc_connect":
+            found = fields(unquote_plus(value))
+            if found is not None:
+                return Split(KindID("sqlserver"), found.parts)
+    _instance(parts)
+    parts.pop("scheme", None)
+    return Split(KindID("sqlserver"), parts)
+
+
+def _instance(parts: dict[str, str]) -> None:
+    """Drop the name of an instance where a port says the same; without one, only its host knows where it listens."""
+    if parts.get("port"):
+        _put(parts, "host", parts.get("host", "").partition("\\")[0])
 
 
 _WITH_DATABASE = frozenset({"postgres", "mysql", "mongodb_uri", "redis", "rabbitmq", "sqlserver", "ldap"})
@@ -129,15 +194,22 @@ def _query(parts: dict[str, str], query: str) -> None:
 
 
 def _jdbc(text: str) -> Split:
-    """Read SQL Server's `host:port;user=…;password=…`."""
-    address, _, fields = text.partition(";")
+    r"""Read SQL Server's `host\instance:port;user=…;password=…`, and `host:port/database;…` as jTDS has it."""
+    address, _, rest = text.partition(";")
+    address, _, database = address.partition("/")
     parts: dict[str, str] = {}
     _address(parts, address)
-    for name, value in _fields(fields):
-        part = _KEYS.get(name)
-        if part is not None:
-            parts.setdefault(part, value)
+    _put(parts, "database", database)
+    _named(parts, rest)
+    _instance(parts)
     return Split(KindID("sqlserver"), parts)
+
+
+def _named(parts: dict[str, str], text: str) -> None:
+    for name, value in _fields(text):
+        part = _KEYS.get(name)
+        if part is not None and value:
+            parts.setdefault(part, value)
 
 
 def _cloudinary(rest: str) -> Split:
@@ -170,15 +242,23 @@ def fields(text: str) -> Split | None:
         endpoint = named.get("blobendpoint", "")
         _put(parts, "host", _host(endpoint))
         return Split(KindID("azure_storage"), parts)
+    if {"endpoint", "id", "secret"} <= names and ".azconfig." in named["endpoint"]:
+        store = {"host": _host(named["endpoint"]), "id": named["id"], "secret": named["secret"]}
+        return Split(KindID("azure_app_config"), {n: v for n, v in store.items() if v})
     if "endpoint" in names and names & {"sharedaccesskey", "sharedaccesssignature"}:
         _put(parts, "host", _host(named["endpoint"]))
         return Split(KindID("azure_sb"), parts)
     if "password" not in parts:
         return None
-    return _sql(parts, names)
+    driver = _DRIVER.search(text)
+    return _sql(parts, names, driver.group(1).lower() if driver else "")
 
 
-def _sql(parts: dict[str, str], names: set[str]) -> Split:
+_DRIVERS = (("sql server", "sqlserver"), ("mysql", "mysql"), ("mariadb", "mysql"), ("postgres", "postgres"))
+"""What an ODBC driver is called, and what it logs in to."""
+
+
+def _sql(parts: dict[str, str], names: set[str], driver: str = "") -> Split:
     host = parts.get("host", "")
     if host.lower().startswith("tcp:"):
         host = host[4:]
@@ -186,6 +266,10 @@ def _sql(parts: dict[str, str], names: set[str]) -> Split:
     if comma:
         parts["port"] = port.strip()
     _put(parts, "host", address.strip().lower())
+    _instance(parts)
+    for word, product in _DRIVERS:
+        if word in driver:
+            return Split(KindID(product), parts)
     sql_server = names & {"data source", "initial catalog", "user id", "encrypt", "trustservercertificate"}
     if names & {"host", "username"} and not names & {"data source", "initial catalog"}:
         kind = GENERIC if parts.get("port") != "5432" else KindID("postgres")
@@ -249,7 +333,7 @@ def json_file(text: str) -> Split | None:
         return Split(KindID("gcp_sa"), parts)
     if "refresh_token" in data and "client_id" in data:
         return Split(KindID("gcp_adc"), {"secret": _plain(data)})
-    auths = data.get("auths")
+    auths = data.get("auths", data)  # the older .dockercfg has the registries at its root
     if isinstance(auths, dict) and len(auths) == 1:
         return _docker(*next(iter(auths.items())))
     return None
@@ -270,10 +354,27 @@ def _docker(host: str, entry: Any) -> Split | None:  # noqa: ANN401  # whatever 
         parts |= login(entry["auth"]) or {}
     if "password" not in parts:
         return None
+    if parts.get("username") in {"_json_key", "_json_key_base64"}:  # Google's registries take a whole key file
+        text = parts["password"]
+        if not text.startswith("{"):
+            text = _decoded(text)
+        return json_file(text)
     hub = parts["host"].endswith("docker.io")
     if hub:
         return Split(KindID("dockerhub"), {"secret": parts["password"], "username": parts.get("username", "")})
     return Split(KindID("ghcr_generic_registry"), parts)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return ""
+
+
+def docker_base64(text: str) -> Split | None:
+    """Read a `.dockerconfigjson` as a Kubernetes secret holds it: docker's `auths` in base64."""
+    return json_file(_decoded(text)) if text.startswith("eyJhdXRocyI") else None
 
 
 def pem(text: str) -> str | None:
