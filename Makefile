@@ -57,8 +57,8 @@ site: docs
 	$(BIN)/zensical build --clean --strict
 
 lock:
-	uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev --group servers -o requirements/dev.txt
-	uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml -c requirements/dev.txt -o requirements/base.txt
+	uv pip compile -q --no-header --no-strip-extras --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev --group servers -o requirements/dev.txt
+	uv pip compile -q --no-header --no-strip-extras --universal --python-version 3.11 --generate-hashes pyproject.toml -c requirements/dev.txt -o requirements/base.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* coverage.xml
