@@ -7,7 +7,6 @@ import contextlib
 import getpass
 import os
 import sys
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -19,16 +18,17 @@ from msgspec.structs import replace
 from lapse.exits import Exit, Stop
 from lapse.ledger import Canary, Kept, LedgerError, Ownership
 from lapse.ledger.db import is_postgres
-from lapse.output.console import safe, say
-from lapse.references import REFERENCE, resolve
-from playbooks.engine import HINTS, Engine, Refused
-from playbooks.journal import End, RunState, Status, Taken, Unknown, What
+from lapse.narrator import Narrator
+from lapse.output.console import say
+from lapse.references import REFERENCE, looks_like_key, resolve
+from playbooks.engine import Engine, Refused
+from playbooks.journal import RunState, Taken, Unknown
 from playbooks.plan import Facts, HandFacts, IssuerFacts, Mode, Plan, Unfit, plan
 from playbooks.schema import HIDDEN, OPEN
 from playbooks.settle import chosen, settled
 from playbooks.specfile import PlaybookError, library
 from playbooks.world import CONSUMERS, ISSUERS, SESSIONS, STORES, SUCCESSORS, Unready, World, hands
-from rotators.interface import ProviderError, Quarantine, Roomy, SelfRevoker, Trouble
+from rotators.interface import ProviderError, Quarantine, Roomy, SelfRevoker
 from verifier.egress import Egress
 from verifier.egress.address import loopback
 from verifier.fingerprint import Fingerprinter
@@ -39,7 +39,7 @@ from verifier.probe import probe
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lapse.commands.setup import Setup
     from lapse.ledger import Key, Ledger
@@ -247,80 +247,40 @@ class Desk:
 
     # ── during a run ───────────────────────────────────────────────────────────────────────────────────
 
-    def drive(self, turns: Mapping[str, int], patience: timedelta, *, quiet: bool = False) -> list[RunState]:
-        """Go on with runs (id → turn) until each ends, stops or waits for long; say what happens. Return their states.
+    def drive(self, runs: Sequence[str], patience: timedelta, *, quiet: bool = False) -> list[RunState]:
+        """Go on with runs until each ends, stops or waits for long; say what happens. Return their states.
 
-        Where another process is the executor, hand the turns to it and watch.
+        Where another process is the executor, hand the turns to it and watch; should it leave, take its place.
         """
         from playbooks.durable import Broken, Busy, Remote, Worker  # noqa: PLC0415  # DBOS is slow to import
 
-        narrators = {run: Narrator(self.engine, run, quiet=quiet) for run in turns}
+        narrators = {run: Narrator(self.engine, run, quiet=quiet) for run in runs}
         try:
-            with contextlib.ExitStack() as stack:
-                executor: Worker | Remote
-                try:
-                    executor = stack.enter_context(Worker(self.engine, self.place))
-                except Busy:
-                    executor = stack.enter_context(Remote(self.place))
-                    say("another process goes on with the rotations of this ledger; watching it", quiet=quiet)
-                for run, turn in turns.items():
-                    executor.go(run, turn)
-                return [narrator.follow(patience) for narrator in narrators.values()]
+            while True:
+                with contextlib.ExitStack() as stack:
+                    executor: Worker | Remote
+                    try:
+                        executor = stack.enter_context(Worker(self.engine, self.place))
+                    except Busy:
+                        executor = stack.enter_context(Remote(self.place))
+                        say("another process goes on with the rotations of this ledger; watching it", quiet=quiet)
+                    for run in runs:
+                        executor.go(run, self.engine.state(run).turn)
+                    there = None if isinstance(executor, Worker) else self._executor_there
+                    states = [narrator.follow(patience, there) for narrator in narrators.values()]
+                    if all(states):
+                        return [state for state in states if state is not None]
+                say("it has left; this process goes on", quiet=quiet)
         except Broken as e:
             raise Stop(str(e), Exit.PART_WAY) from None
         except KeyboardInterrupt:
             said = "interrupted; everything is on record, `lapse resume` goes on from here"
             raise Stop(said, Exit.INTERRUPTED) from None
 
+    def _executor_there(self) -> bool:
+        from playbooks.durable import at_work  # noqa: PLC0415  # DBOS is slow to import
 
-class Narrator:
-    """Says on stderr what a run's journal tells, as it comes."""
-
-    def __init__(self, engine: Engine, run: str, *, quiet: bool) -> None:
-        """Begin with what is already there."""
-        self._engine, self._run, self._quiet = engine, run, quiet
-        self._seen = engine.state(run).last.seq
-
-    def follow(self, patience: timedelta) -> RunState:
-        """Stay until nothing more will happen within `patience`."""
-        from playbooks.durable import settled as at_rest  # noqa: PLC0415  # DBOS is slow to import
-
-        while True:
-            state = self._engine.state(self._run)
-            for e in state.entries:
-                if e.seq > self._seen and e.what in _SAID:
-                    say(f"  {e.at:%H:%M:%S}  {e.step or self._run:<12} {e.what:<9} {safe(e.text)}", quiet=self._quiet)
-            self._seen = state.last.seq
-            if at_rest(state, patience):
-                return state
-            time.sleep(0.1)
-
-
-_SAID = frozenset(What) - {What.NOTE, What.CLAIMED, What.INTENT, What.STARTED}
-
-
-def verdict_of(state: RunState) -> tuple[str, Exit]:
-    """Return the one sentence on how a run stands, and the exit code."""
-    run = state.run
-    match state.status:
-        case Status.ENDED if state.end is End.FINISHED:
-            return f"{run}: {state.plan.short} is replaced where it had to be, and proven dead", Exit.OK
-        case Status.ENDED if state.end is End.UNDONE:
-            return f"{run}: taken back; everything is as before", Exit.OK
-        case Status.ENDED | Status.STOPPED:
-            failed = next((e for e in reversed(state.entries) if e.what is What.FAILED), state.last)
-            hint = failed.data.get("hint", "")
-            text = f"{run}: {failed.text}" + (f": {hint}" if hint else "")
-            denied = hint == HINTS[Trouble.DENIED]
-            stuck = Exit.BROKE if state.status is Status.ENDED else Exit.PART_WAY
-            return text, Exit.NO_RIGHTS if denied else stuck
-        case Status.WAITING | Status.RUNNING:
-            waited = next((e for e in reversed(state.entries) if e.what is What.WAITING), state.last)
-            until = waited.data.get("until", "")[:19]
-            later = f"; due {until} UTC, then `lapse resume {run}`" if waited.data.get("on") == "time" else ""
-            return f"{run} waits: {waited.text}{later}", Exit.WAITING
-        case _:
-            assert_never(state.status)
+        return at_work(self.place)
 
 
 @contextlib.contextmanager
@@ -364,6 +324,9 @@ def pairs(sets: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = one.partition("=")
         if not equals:
             raise Stop(f"--set {one}: write NAME=VALUE, such as store.path=ci/aws", Exit.USAGE)
+        if looks_like_key(value):
+            said = "looks like a key, and settings are printed and kept; write a reference: env:NAME or file:PATH"
+            raise Stop(f"--set {name.strip()}: {said}", Exit.USAGE)
         found[name.strip()] = value
     return found
 

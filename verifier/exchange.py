@@ -81,11 +81,15 @@ class Trouble(Struct, frozen=True):
 
 
 class Admitted(Struct, frozen=True):
-    """A host that passed the door's address check: connect to `address` (an IP) only, TLS name `host`."""
+    """A host that passed the door's address check: connect to `address` (an IP) only, TLS name `host`.
+
+    `roots` are certificates (PEM) of the config's own authorities, trusted besides the public ones.
+    """
 
     host: str
     address: str
     port: int
+    roots: tuple[bytes, ...] = ()
 
 
 class Door(Protocol):

@@ -6,7 +6,9 @@ server after the handshake. The connection goes to the address that the door adm
 
 TLS is taken wherever it is offered. The server's certificate is not verified, as the clients of these databases don't
 by default: private CAs are the rule there, and what the handshake sends is a proof, not the password. A handshake that
-wants the password itself in readable form gets it inside TLS only (Redis without TLS knows no other way).
+wants the password itself in readable form gets it inside TLS only (Redis without TLS knows no other way). Mail servers
+are the exception: they are found on the open internet, with certificates of public authorities, and their log-ins send
+the password itself, so theirs is verified (`Stream.secure_verified`).
 """
 
 from __future__ import annotations
@@ -115,6 +117,9 @@ async def _at(
         return Undecided(e.why, note=e.note)
     except TimeoutError:
         return Undecided(Doubt.UNREACHABLE, note=f"no complete answer within {DEADLINE:.0f} s")
+    except ssl.SSLCertVerificationError:
+        note = "the server's certificate is not its own, and the password is not sent; if it is yours, set ca_bundle"
+        return Undecided(Doubt.UNREACHABLE, note=note)
     except ssl.SSLError:
         return Undecided(Doubt.UNREACHABLE, note="TLS could not be agreed with the server")
     except (OSError, EOFError):
@@ -225,6 +230,14 @@ class Stream:
     async def secure(self) -> None:
         """Go on in TLS, with the server's name but without checking its certificate (see the module's docstring)."""
         await self._writer.start_tls(lenient_tls(), server_hostname=self._admitted.host)
+        self.tls = True
+
+    async def secure_verified(self) -> None:
+        """Go on in TLS with a server whose certificate is its own, by a public authority or one of the config's."""
+        context = ssl.create_default_context()
+        if self._admitted.roots:
+            context.load_verify_locations(cadata=b"\n".join(self._admitted.roots).decode("ascii"))
+        await self._writer.start_tls(context, server_hostname=self._admitted.host)
         self.tls = True
 
     def goodbye(self, message: bytes) -> None:

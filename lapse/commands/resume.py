@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from lapse.commands.rotate import span_of
 from lapse.commands.setup import Setup
 from lapse.exits import Exit
+from lapse.narrator import verdict_of
 from lapse.output.console import say
-from lapse.rotation import Desk, person, reader, said_plainly, verdict_of
+from lapse.rotation import Desk, person, reader, said_plainly
 from playbooks.journal import Status, What
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ def run(
         asked = frozenset(log.credential(r) for r in runs) if name is not None else frozenset()
         desk = Desk(setup, ledger, reader(*value), asked)
         states = [desk.engine.state(r) for r in runs]
-        turns = {s.run: _turn(desk, s, who) for s in states if name is not None or _ready(s)}
-        if not turns:
+        able = [s.run for s in states if name is not None or _ready(s)]
+        for one in able:
+            desk.engine.resume(one, person(who))
+        if not able:
             say("nothing is under way" if not runs else "nothing can go on by itself now", quiet=quiet)
         span = setup.config.rotate.wait if wait is None else span_of(wait)
-        desk.drive(turns, span.delta, quiet=quiet) if turns else None
+        if able:
+            desk.drive(able, span.delta, quiet=quiet)
         code = Exit.OK
         for one in runs:
             text, this = verdict_of(desk.engine.state(one))
@@ -44,10 +48,6 @@ def run(
 
 
 _ORDER = [Exit.OK, Exit.WAITING, Exit.BROKE, Exit.PART_WAY, Exit.NO_RIGHTS]
-
-
-def _turn(desk: Desk, state: RunState, who: str | None) -> int:
-    return desk.engine.resume(state.run, person(who))
 
 
 def _ready(state: RunState) -> bool:

@@ -10,8 +10,9 @@ import msgspec
 
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
+from lapse.narrator import verdict_of
 from lapse.output.console import out, raw, safe, say
-from lapse.rotation import Desk, pairs, person, reader, said_plainly, verdict_of
+from lapse.rotation import Desk, pairs, person, reader, said_plainly
 from lapse.sections import Duration
 from playbooks.plan import Mode
 from rotators.step import Effect
@@ -63,15 +64,14 @@ def run(options: Options, config: Path | None) -> Exit:
 def _apply(desk: Desk, made: Plan, options: Options) -> Exit:
     desk.world(made)  # whoever is missing is missed before anything is on record
     who, name = person(options.who), f"r-{secrets.token_hex(3)}"
-    turn = desk.engine.start(name, made, who)
+    desk.engine.start(name, made, who)
     say(f"rotation {name} of {made.short}, started by {who}", quiet=options.quiet)
     if options.yes:
         single = tuple(s.name for s in made.steps if s.approvals == 1)
         if single:
             desk.engine.approve(name, who, single)
-        turn = desk.engine.state(name).turn
     wait = desk.setup.config.rotate.wait if options.wait is None else span_of(options.wait)
-    state = desk.drive({name: turn}, wait.delta, quiet=options.quiet)[0]
+    state = desk.drive([name], wait.delta, quiet=options.quiet)[0]
     text, code = verdict_of(state)
     say(text)
     return code

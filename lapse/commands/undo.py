@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lapse.commands.setup import Setup
+from lapse.narrator import verdict_of
 from lapse.output.console import say
-from lapse.rotation import Desk, person, said_plainly, verdict_of
+from lapse.rotation import Desk, person, said_plainly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ def run(name: str, who: str | None, config: Path | None, *, quiet: bool) -> Exit
     with setup.ledger() as ledger, said_plainly():
         desk = Desk(setup, ledger)
         rotation = ledger.rotations.resolve(name)
-        turn = desk.engine.undo(rotation, person(who))
-        text, code = verdict_of(desk.drive({rotation: turn}, setup.config.rotate.wait.delta, quiet=quiet)[0])
+        desk.engine.undo(rotation, person(who))
+        text, code = verdict_of(desk.drive([rotation], setup.config.rotate.wait.delta, quiet=quiet)[0])
         say(text)
         return code

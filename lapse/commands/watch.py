@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
+from lapse.narrator import verdict_of
 from lapse.output.console import colour, out, safe, say
-from lapse.rotation import Desk, said_plainly, verdict_of
+from lapse.rotation import Desk, said_plainly
 from playbooks.journal import Status, What
 
 if TYPE_CHECKING:

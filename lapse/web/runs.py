@@ -17,8 +17,9 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from lapse.exits import Stop
 from lapse.ledger import EventKind
+from lapse.narrator import verdict_of
 from lapse.output import html
-from lapse.rotation import said_plainly, verdict_of
+from lapse.rotation import said_plainly
 from lapse.web.guard import form, need, person
 from lapse.web.pages import house_of, show
 from lapse.web.settings import Role

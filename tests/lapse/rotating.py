@@ -33,7 +33,7 @@ CONFIG = """
 url = "ledger.db"
 key = "env:LAPSE_ROTATING_KEK"
 [scope]
-accounts = ["000000000000", "auth/token/create"]
+accounts = ["000000000000"]
 hosts = ["127.0.0.1"]
 [verify]
 retries = 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ledger_made import KEK, credential_in, made
+from makers import ALNUM, draw
 from rotor import QUICK
 from world import OLD, Small
 
@@ -74,15 +75,18 @@ class Office:
         (folder / "books" / "hand.toml").write_text(HAND)
         (folder / "lapse.toml").write_text(CONFIG)
 
-    def lapse(self, *args: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        env = {
+    @property
+    def env(self) -> dict[str, str]:
+        return {
             **os.environ,
             "PYTHONPATH": f"{HERE.parent.parent}:{HERE}",
             "LAPSE_TEST_WORLD": str(self.folder / "world.db"),
             "XDG_CACHE_HOME": f"/tmp/lapse-test-cache-{os.getuid()}",
         }
+
+    def lapse(self, *args: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "lapse.cli", *args], cwd=self.folder, env=env, text=True, capture_output=True,
+            [sys.executable, "-m", "lapse.cli", *args], cwd=self.folder, env=self.env, text=True, capture_output=True,
             timeout=60, check=False, input=stdin,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
@@ -188,6 +192,22 @@ def test_beside_another_executor_turns_are_handed_over(office: Office) -> None:
     office.lapse("resume", run)
 
 
+def test_an_executor_that_leaves_is_taken_over_from(office: Office) -> None:
+    office.lapse("rotate", "sim-0000", "--playbook", "sim", "--apply", "--as", "bob", code=12)
+    run = office.run_name()
+    with (office.folder / "ledger.db.engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        office.lapse("approve", run, "--as", "ann")
+        command = [sys.executable, "-m", "lapse.cli", "resume", run]
+        with subprocess.Popen(command, cwd=office.folder, env=office.env, text=True, stderr=subprocess.PIPE) as watcher:
+            assert watcher.stderr is not None
+            assert "watching it" in watcher.stderr.readline()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            said = watcher.stderr.read()
+    assert "this process goes on" in said
+    assert watcher.returncode == 0
+
+
 def test_missing_rights_have_an_exit_code_of_their_own(office: Office) -> None:
     office.small.trouble("preflight", "denied", 9)
     said = office.lapse("rotate", "sim-0000", "--playbook", "sim", "--apply", code=4)
@@ -202,6 +222,7 @@ def test_missing_rights_have_an_exit_code_of_their_own(office: Office) -> None:
         (("rotate", "sim-0000", "--playbook", "aws-access-key"), "is for aws_akia"),
         (("rotate", "sim-0000", "--playbook", "sim", "--set", "store"), "write NAME=VALUE"),
         (("rotate", "sim-0000", "--playbook", "sim", "--set", "no.such=1"), "has no such setting"),
+        (("rotate", "sim-0000", "--set", f"store.path={draw(ALNUM, 40)}"), "looks like a key"),
         (("rotate", "sim-0000", "--playbook", "sim", "--set", "store.use=my.store"), "rotate.modules"),
         (("rotate", "sim-0000", "--playbook", "assisted", "--apply"), "store.path"),
         (("approve", "r-none", "--as", "ann"), "is no rotation"),

@@ -33,10 +33,15 @@ async def real_door(
     seen: list[Exchange] | None = None,
     private: bool = True,
     resolver: Resolver = resolve,
+    ca_bundle: str | None = None,
 ) -> AsyncIterator[Egress]:
     """Open the product's own door, which lets loopback through only when `private`."""
     settings = Settings(
-        allow_private=(ip_network("127.0.0.0/8"),) if private else (), deadline=10.0, budget=10.0, retries=0
+        allow_private=(ip_network("127.0.0.0/8"),) if private else (),
+        deadline=10.0,
+        budget=10.0,
+        retries=0,
+        ca_bundle=ca_bundle,
     )
     overrides = {k.id: base_url for k in kinds} if base_url else {}
     calls = [call for kind in kinds for call in kind.manifest()]

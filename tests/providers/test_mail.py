@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from base64 import b64decode
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,23 +25,36 @@ if TYPE_CHECKING:
     from verifier.model import Verdict
 
 GOOD, BAD = "sesame-of-app", "wrong"
+BUNDLE = ""
 KINDS = {k.id: k for k in mail.KINDS}
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    folder: Path = tmp_path_factory.mktemp("tls")
-    servers.certificate(folder)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("tls")
+    servers.certificate(found)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "BUNDLE", str(folder / "server.crt"))
+
+
+@pytest.fixture(scope="module")
+def tls(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.crt", folder / "server.key")
     return context
 
 
-async def ask(kind: str, port: int, password: str, scheme: str = "", username: str = "app") -> Verdict:
-    parts = {"username": username, "password": password, "host": "127.0.0.1", "port": str(port)}
+async def ask(
+    kind: str, port: int, password: str, scheme: str = "", username: str = "app", host: str = "localhost"
+) -> Verdict:
+    parts = {"username": username, "password": password, "host": host, "port": str(port)}
     if scheme:
         parts["scheme"] = scheme
-    async with real_door(KINDS[kind]) as door:
+    async with real_door(KINDS[kind], ca_bundle=BUNDLE or None) as door:
         return await mail.probe(KINDS[kind], credential(kind, **parts), door)
 
 
@@ -95,7 +109,7 @@ async def test_smtp_is_asked_inside_starttls_and_sends_no_mail(tls: ssl.SSLConte
     assert live.identity.principal == "app"
     assert isinstance(dead, Dead), dead
     assert dead.how is How.REJECTED
-    assert dead.evidence.request == f"LOGIN smtp://127.0.0.1:{port}/"
+    assert dead.evidence.request == f"LOGIN smtp://localhost:{port}/"
     assert b"MAIL" not in got
     assert b"RCPT" not in got
 
@@ -116,9 +130,28 @@ async def test_no_password_goes_to_a_mail_server_without_tls() -> None:
     assert b"AUTH" not in got
 
 
+@pytest.mark.parametrize(("bundle", "host"), [(False, "localhost"), (True, "127.0.0.1")])
+@pytest.mark.parametrize("kind", ["smtp", "imap"])
+async def test_no_password_goes_to_whoever_has_anothers_certificate(
+    tls: ssl.SSLContext, kind: str, host: str, *, bundle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not bundle:
+        monkeypatch.setattr(sys.modules[__name__], "BUNDLE", "")
+    got = bytearray()
+    play = partial(post, tls=tls, got=got) if kind == "smtp" else partial(box, tls=tls, got=got)
+    async with listening(play) as port:
+        verdict = await ask(kind, port, GOOD, kind, host=host)
+    assert isinstance(verdict, Undecided), verdict
+    assert verdict.why is Doubt.UNREACHABLE
+    assert "certificate" in verdict.note
+    assert b"AUTH" not in got
+    assert b"LOGIN" not in got
+
+
 @pytest.mark.parametrize(
     ("refusal", "why"),
     [
+        ("535 Incorrect authentication data", Doubt.AMBIGUOUS),
         ("534-5.7.9 Application-specific password required.\r\n534 5.7.9 see there", Doubt.UNSUPPORTED),
         ("534-5.7.14 <x> Please log in via\r\n534-5.7.14 your web browser and\r\n534 5.7.14 then", Doubt.UNSUPPORTED),
         ("535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled", Doubt.UNSUPPORTED),

@@ -108,6 +108,7 @@ class Egress:
         self._manifest = Manifest(calls, overrides or {})
         self._proxies = proxies(settings, environ)
         own = trust(settings, environ)
+        self._roots = own.pems
         self._direct_route = "ca" if own.custom else "direct"
         self._transport = transport or Reqwest(
             user_agent=settings.user_agent, deadline=settings.deadline, roots=own.pems
@@ -343,7 +344,7 @@ class Egress:
         target = Target(call.scheme, *place)
         result: Admitted | Trouble
         try:
-            result = Admitted(place[0], (await self._resolve(*place, plain=False))[0], place[1])
+            result = Admitted(place[0], (await self._resolve(*place, plain=False))[0], place[1], self._roots)
         except RefusedError as e:
             result = Trouble(Doubt.REFUSED, f"{place[0]} {e}", place[0])
         except OSError:

@@ -1,9 +1,10 @@
-"""Mail log-ins: SMTP AUTH and IMAP LOGIN inside TLS, and out again.
+"""Mail log-ins: SMTP AUTH and IMAP LOGIN inside verified TLS, and out again.
 
-No mail is sent and none is read: after the log-in comes QUIT or LOGOUT. A server that offers no TLS is sent no
-password. A provider that wants an app password, or has switched passwords off for an account, says so in words of its
-own, which are no refusal of this password. A refusal may be about our address or a lock on the account, too, in the
-very same words; therefore `by_address`.
+No mail is sent and none is read: after the log-in comes QUIT or LOGOUT. A server that offers no TLS, or a certificate
+that is not its own, is sent no password. A provider that wants an app password, or has switched passwords off for an
+account, says so in words of its own, which are no refusal of this password. A refusal may be about our address or a
+lock on the account, too, in the very same words; therefore `by_address`. A 535 without an enhanced code (Exim's) proves
+nothing: no document says what it means.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from verifier.exchange import Call
 from verifier.model import Arrival, Doubt, How, Undecided
-from verifier.spec import Confidence, Example, IdentitySpec, Kind, Limits, Rule
+from verifier.spec import Example, IdentitySpec, Kind, Limits, Rule
 from verifier.wire import Account, Said, Stream, WireError, connected, login
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _kind(kind: str, title: str, docs: str, call: Call, *rules: Rule, examples: 
     return Kind(
         id=kind,
         title=title,
-        category="db",
+        category="comms",
         docs=docs,
         parts=("username", "password", "host"),
         optional=("port", "scheme"),
@@ -137,17 +138,6 @@ KINDS: tuple[Kind, ...] = (
             note="the server refused this name and password (535) to a client at our address",
             source=_AUTH,
         ),
-        Rule(
-            verdict="dead",
-            status=0,
-            json={"asked": "auth", "code": 535, "enhanced": ""},
-            words={"text": "Incorrect authentication data"},
-            how=How.REJECTED,
-            arrival=Arrival.PROVEN,
-            note="the server (Exim) refused this name and password to a client at our address",
-            confidence=Confidence.OBSERVED,
-            source="https://1grid.co.za/knowledge/smtp-error-535-authentication-failed-how-to-fix-it",
-        ),
         _undecided(
             Doubt.UNREACHABLE, "the server cannot tell now", json={"asked": "auth", "code": (421, 432, 451, 454)}
         ),
@@ -160,9 +150,9 @@ KINDS: tuple[Kind, ...] = (
                 how=How.REJECTED,
             ),
             _said(
-                "dead",
+                "undecided",
                 '{"asked":"auth","code":535,"enhanced":"","text":"Incorrect authentication data"}',
-                how=How.REJECTED,
+                why=Doubt.AMBIGUOUS,
             ),
             _said(
                 "undecided",
@@ -268,7 +258,7 @@ async def smtp(admitted: Admitted, account: Account) -> Said:
     """Log in by AUTH PLAIN, or LOGIN where the server has no other, and return its last reply."""
     async with connected(admitted) as stream:
         if admitted.port == SMTPS or account.scheme == "smtps":
-            await stream.secure()
+            await stream.secure_verified()
             await _greeted(stream)
         else:
             await _greeted(stream)
@@ -277,7 +267,7 @@ async def smtp(admitted: Admitted, account: Account) -> Said:
             await stream.write(b"STARTTLS\r\n")
             if (await _reply(stream))[0] != 220:  # RFC 3207
                 raise WireError(Doubt.UNREACHABLE, "the server offered TLS and did not begin it")
-            await stream.secure()
+            await stream.secure_verified()
         offers = [w.upper() for w in await _hello(stream)]
         ways = {way for w in offers if w.startswith(("AUTH ", "AUTH=")) for way in w[5:].split()}
         user, password = account.username.encode(), account.password.encode()
@@ -335,14 +325,14 @@ async def imap(admitted: Admitted, account: Account) -> Said:
     """Log in by LOGIN, its arguments as literals, and return the answer with its code and words."""
     async with connected(admitted) as stream:
         if admitted.port == IMAPS or account.scheme == "imaps":
-            await stream.secure()
+            await stream.secure_verified()
             await _welcomed(stream)
         else:
             await _welcomed(stream)
             await stream.write(b"a1 STARTTLS\r\n")
             if (await _tagged(stream))["answer"] != "OK":
                 raise WireError(Doubt.UNSUPPORTED, "the server offers no TLS, and the password is sent inside TLS only")
-            await stream.secure()
+            await stream.secure_verified()
         user, password = account.username.encode(), account.password.encode()
         for line in (b"a2 LOGIN {%d}" % len(user), user + b" {%d}" % len(password)):
             await stream.write(line + b"\r\n")
