@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 
 from lapse.commands.setup import Setup
 from lapse.config import load
-from lapse.figures import Ask, Group, page
+from lapse.keypages import Ask, Group, page
 from lapse.ledger import Ledger, Scan, open_ledger
 from lapse.ledger.model import Select
 from lapse.web.app import application

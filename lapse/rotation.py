@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from lapse.commands.setup import Setup
     from lapse.ledger import Key, Ledger
-    from playbooks.durable import Place
+    from playbooks.place import Place
     from playbooks.schema import Playbook
     from verifier.model import Credential, Parts, Verdict
 
@@ -79,7 +79,7 @@ class Desk:
 
         Beside a ledger in PostgreSQL is in the same database: several machines then share its rotations, too.
         """
-        from playbooks.durable import Place  # noqa: PLC0415  # DBOS is slow to import
+        from playbooks.place import Place  # noqa: PLC0415  # DBOS is slow to import
         from playbooks.seat import libpq  # noqa: PLC0415  # same
 
         config = self.setup.config

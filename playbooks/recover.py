@@ -15,7 +15,7 @@ import time
 
 from dbos import DBOS
 
-from playbooks.durable import IDLE_SECONDS, Json
+from playbooks.place import IDLE_SECONDS, Json
 
 PATIENCE = 10.0
 """Seconds after which it leaves whatever is still pending to the next attempt."""

@@ -23,7 +23,7 @@ from lapse.fleet.chunk import WORKFLOW, Chunk, Told, cut, packed, size
 from lapse.fleet.place import at_work, nights
 from lapse.nightly.second import owed
 from lapse.output.console import say
-from playbooks.durable import IDLE_SECONDS, VERSION, Json
+from playbooks.place import IDLE_SECONDS, VERSION, Json
 from verifier.verify import Alarm
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lapse.commands.setup import Setup
     from lapse.ledger import Ledger, Run
     from lapse.output.console import Progress
-    from playbooks.durable import Place
+    from playbooks.place import Place
     from verifier.model import CredentialID
     from verifier.ports import Due
 

@@ -11,7 +11,7 @@ from playbooks.seat import NoSeatError, seated
 if TYPE_CHECKING:
     from lapse.commands.setup import Setup
     from lapse.ledger import Ledger
-    from playbooks.durable import Place
+    from playbooks.place import Place
 
 
 def meeting(setup: Setup, ledger: Ledger) -> Place:

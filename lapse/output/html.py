@@ -18,7 +18,8 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from lapse import __version__
-from lapse.figures import PRIVILEGES, Figures, Group, figures, first_places
+from lapse.figures import PRIVILEGES, Figures, figures
+from lapse.keypages import Group, first_places
 from lapse.ledger.model import Key, Order, Select, State
 from lapse.output import charts, jsonv1, listing
 from lapse.output.console import safe

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from lapse import __version__
 from lapse.exits import Stop
-from lapse.figures import Ask, Group, Sort, page
+from lapse.keypages import Ask, Group, Sort, page
 from lapse.ledger import Status
 from lapse.metrics import CONTENT_TYPE
 from lapse.output import jsonv1

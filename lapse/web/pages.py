@@ -13,7 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from lapse.figures import PRIVILEGES, Ask, Group, Sort, events, jobs, page, scans
+from lapse.figures import PRIVILEGES
+from lapse.history import events, jobs, scans
+from lapse.keypages import Ask, Group, Sort, page
 from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told, Turn
 from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1

@@ -11,7 +11,9 @@ import pytest
 from ledger_making import START, dead, docker_finding, finding, judged, live, name_of, rows, scan, set_key, unsure
 from msgspec.structs import replace
 
-from lapse.figures import Ask, Group, Sort, events, figures, first_places, jobs, page, scans
+from lapse.figures import figures
+from lapse.history import events, jobs, scans
+from lapse.keypages import Ask, Group, Sort, first_places, page
 from lapse.ledger import Canary, EventKind, Ledger, Order, Ownership, Select, State, open_ledger
 from lapse.ledger.schema import metadata
 from lapse.ledger.seal import Bundle

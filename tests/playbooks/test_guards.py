@@ -19,9 +19,10 @@ from stage import planned
 from world import Small
 
 from playbooks import durable
-from playbooks.durable import Broken, Busy, Json, PickleRefusedError, Place, Remote, Worker, at_work, config
+from playbooks.durable import Broken, Busy, Remote, Worker, at_work
 from playbooks.engine import Engine
 from playbooks.journal import End
+from playbooks.place import Json, PickleRefusedError, Place, config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

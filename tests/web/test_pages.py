@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 from web_made import HOSTILE, RUN, SECRET, name_of, seen
 
-from lapse.figures import Ask, Cell, Group, Sort, figures, page
+from lapse.figures import Cell, figures
+from lapse.keypages import Ask, Group, Sort, page
 from lapse.names import names
 from lapse.web.settings import Role
 from playbooks.journal import What
