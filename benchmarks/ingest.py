@@ -59,7 +59,7 @@ def row(rng: random.Random, n: int) -> dict[str, object]:
     }
 
 
-row.last = ""  # type: ignore[attr-defined]
+row.last = ""  # type: ignore[attr-defined]  # a function remembers its last key
 
 
 def write(out: TextIO, rows: int, *, array: bool) -> None:

@@ -163,7 +163,7 @@ class Provider(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with nothing read."""
-        self._out: asyncio.Transport = transport  # type: ignore[assignment]
+        self._out: asyncio.Transport = transport  # type: ignore[assignment]  # a TCP server is given nothing else
         self._read = b""
 
     def data_received(self, data: bytes) -> None:

@@ -67,7 +67,7 @@ def _sentence(error: BaseException) -> tuple[str, Exit]:
             return "there is no output to write to: stdout is closed", Exit.BROKE
         case _:
             frames = traceback.extract_tb(error.__traceback__)[-_PLACES:]
-            places = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames))  # noqa: PTH119
+            places = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames))  # noqa: PTH119  # the shortest way where everything may be broken
             return f"a mistake in Lapse itself: {type(error).__name__} at {places}; please report this line", Exit.BROKE
 
 

@@ -121,7 +121,7 @@ def kept(data: Mapping[str, Any] | None) -> str:
     return "" if data is None else msgspec.json.encode(data).decode()
 
 
-def take_back(client: Any, path: str, now: str, run: str, former: str) -> Outcome:  # noqa: ANN401
+def take_back(client: Any, path: str, now: str, run: str, former: str) -> Outcome:  # noqa: ANN401  # hvac publishes no types
     """Delete the role that `run` made, or write its former self again; `now` is the text with the mark as it is now."""
     if marked(now) != run:
         return Done(f"{path} is not of this rotation: left as it is")

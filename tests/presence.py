@@ -1,4 +1,4 @@
-"""Starts a real server for tests, or says why not: a skip, or a failure where servers are required."""
+"""Starts a real server for tests, or says why not: a skip, or a failure where everything is required."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import servers
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servers import Server
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip, or fail where everything is asked for."""
+    if os.environ.get("LAPSE_REQUIRE_SERVERS") == "1":
+        pytest.fail(f"{what}, and LAPSE_REQUIRE_SERVERS=1 asks for it")
+    pytest.skip(f"{what}; install it to run this test")
 
 
 @contextmanager
@@ -34,7 +41,5 @@ def _present(start: Callable[[Path], AbstractContextManager[Server]], folder: Pa
         try:
             server = stack.enter_context(start(folder))
         except servers.MissingError as e:
-            if os.environ.get("LAPSE_REQUIRE_SERVERS") == "1":
-                pytest.fail(f"{e}, and LAPSE_REQUIRE_SERVERS=1 asks for it")
-            pytest.skip(f"{e}; install it to run this test")
+            lacking(str(e))
         yield server

@@ -78,9 +78,9 @@ def _cut(raw: bytes, spans: Spans) -> str:
     end = 0
     for a, b in sorted(spans):
         while a > end and raw[a] & 0xC0 == 0x80:  # a UTF-8 continuation byte
-            a -= 1  # noqa: PLW2901
+            a -= 1  # noqa: PLW2901  # the span grows in place
         while b < len(raw) and raw[b] & 0xC0 == 0x80:  # same
-            b += 1  # noqa: PLW2901
+            b += 1  # noqa: PLW2901  # the span grows in place
         if a > end or not out:
             out.append(raw[end:a].decode("utf-8", "surrogatepass"))
             out.append(MASK)

@@ -286,11 +286,11 @@ def privilege(spec: PrivilegeSpec, roles: list[str]) -> Privilege:
     return Privilege.UNKNOWN
 
 
-def _first(places: str | tuple[str, ...], headers: Mapping[str, str], body: Any) -> str | None:  # noqa: ANN401
+def _first(places: str | tuple[str, ...], headers: Mapping[str, str], body: Any) -> str | None:  # noqa: ANN401  # a JSON document of anything
     return next(iter(_values(places, headers, body)), None)
 
 
-def _values(places: str | tuple[str, ...], headers: Mapping[str, str], body: Any) -> Iterator[str]:  # noqa: ANN401
+def _values(places: str | tuple[str, ...], headers: Mapping[str, str], body: Any) -> Iterator[str]:  # noqa: ANN401  # a JSON document of anything
     for place in many(places):
         if place.startswith("header:"):
             value = headers.get(place.removeprefix("header:").lower(), "")

@@ -320,7 +320,7 @@ class _Batch:
                 mark = _encode(spot)
                 held_by = _encode((author, url)) if author is not None or url is not None else b""
                 if b"\0" in mark or b"\0" in held_by:  # in a number mostly; PostgreSQL stores none in a text
-                    raise OverflowError  # noqa: TRY301
+                    raise OverflowError  # noqa: TRY301  # both ways into the slow path meet below
             except (UnicodeEncodeError, OverflowError):
                 path, revision, author, url = _text(path), _text(revision), _text(author), _text(url)
                 line, col = _number(line), _number(col)

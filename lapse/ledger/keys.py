@@ -95,7 +95,7 @@ class VaultTransit:
 
     def _ask(self, verb: str, field: str, body: dict[str, str]) -> str:
         import hvac  # noqa: PLC0415  # 0.2 s, and only here
-        from requests.exceptions import RequestException  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415  # slow to import
 
         if not os.environ.get("VAULT_ADDR"):
             raise KeyTrouble(f"{self.reference} needs VAULT_ADDR (and VAULT_TOKEN) in the environment")
@@ -134,7 +134,7 @@ class AwsKms:
 
     def _ask(self, verb: str, body: dict[str, bytes]) -> bytes:
         import boto3  # noqa: PLC0415  # 0.3 s, and only here
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # slow to import
 
         try:
             client = boto3.client("kms", region_name=self._arn.split(":")[3])

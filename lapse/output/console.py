@@ -57,8 +57,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     if colour():
         from rich.console import Console  # noqa: PLC0415  # slow to import, terminals only
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415  # slow to import
+        from rich.text import Text  # noqa: PLC0415  # slow to import
 
         drawn = Table(*heads, box=None, pad_edge=False, header_style="bold")
         for row in listed:

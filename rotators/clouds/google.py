@@ -80,7 +80,7 @@ class Google:
                 raise ProviderError(Trouble.REFUSED, reason)
             if not self._token:
                 with requests.Session() as session:
-                    found.refresh(Request(session))  # type: ignore[no-untyped-call]
+                    found.refresh(Request(session))  # type: ignore[no-untyped-call]  # google-auth publishes no types here
                 self._token = str(found.token)
         except e.TransportError:
             raise ProviderError(Trouble.LATER, "Google's token endpoint cannot be reached") from None

@@ -85,7 +85,7 @@ class AnthropicAdmin:
         """Refuse: keys are made in the Console."""
         raise ProviderError(Trouble.REFUSED, "Anthropic makes keys in its Console only: make one by hand")
 
-    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002  # the contract's arguments
         """Return nothing: nothing is minted."""
         return []
 

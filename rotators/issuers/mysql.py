@@ -145,7 +145,7 @@ class MySql:
                     raise
             db.execute("ALTER USER %s@%s IDENTIFIED BY %s", (user, host, value))
 
-    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002  # the contract's arguments
         """Return nothing: what is not applied exists on no server."""
         return []
 

@@ -123,7 +123,7 @@ class PostgreSql:
                 raise ProviderError(Trouble.REFUSED, "the new password cannot be made into a SCRAM verifier") from None
             db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(ref.id), sql.Literal(verifier)))
 
-    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002  # the contract's arguments
         """Return nothing: what is not applied exists on no server."""
         return []
 
@@ -167,7 +167,7 @@ class PostgreSql:
                 return listed([" ".join(str(c) for c in row if c is not None) for row in rows])
 
             for about, query in _EVIDENCE:
-                gathering.add(about, lambda query=query: ask(query))  # type: ignore[misc]
+                gathering.add(about, lambda query=query: ask(query))  # type: ignore[misc]  # a default binds the loop variable
         return gathering.facts
 
 

@@ -146,7 +146,7 @@ class RedisAcl:
         new = KeyRef(f"{ref.owner}#{digest[:SHOWN]}", ref.owner, never_used=True, label=marker)
         return Minted(new, {"username": Secret(ref.owner), "password": Secret(value)})
 
-    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002  # the contract's arguments
         """List what the note of this marker holds; nobody else writes one."""
         with redis_admin(self._settings) as db:
             about, note = self._user(db, ref.owner), self._user(db, _note(ref.owner, marker))

@@ -159,7 +159,7 @@ class SelfRevoke:
         """Refuse: a successor is made by hand (the playbook's assisted step)."""
         raise ProviderError(Trouble.REFUSED, f"{ref.owner} makes no successor by API: make one by hand")
 
-    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002  # the contract's arguments
         """Return nothing: nothing is minted."""
         return []
 

@@ -122,7 +122,7 @@ class VaultDatabase:
         with bao(f"rotate the root log-in of connection {self._connection}"):
             client.secrets.database.rotate_root_credentials(self._connection, mount_point=self._mount)
 
-    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002
+    def orphans(self, ref: KeyRef, before: Sequence[str], since: datetime, marker: str) -> Sequence[KeyRef]:  # noqa: ARG002  # the contract's arguments
         """Return nothing: Vault makes, sets and keeps a password in one call."""
         return []
 

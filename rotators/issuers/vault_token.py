@@ -149,7 +149,7 @@ class VaultToken:
         gathering.add("policies", lambda: listed(policies))
         for policy in policies:
             if policy not in ("root", "default"):
-                gathering.add(f"policy {policy}", lambda policy=policy: self._policy(policy))  # type: ignore[misc]
+                gathering.add(f"policy {policy}", lambda policy=policy: self._policy(policy))  # type: ignore[misc]  # a default binds the loop variable
         gathering.add("last used", lambda: "Vault keeps this in its audit log only: search it for the accessor")
         return gathering.facts
 

@@ -100,7 +100,7 @@ def _ring(engine: Engine, ready: int) -> None:
         os.write(ready, b"!")
         return agenda(run, turn)
 
-    engine.agenda = ringing  # type: ignore[method-assign]
+    engine.agenda = ringing  # type: ignore[method-assign]  # the executor is to ring when it begins
 
 
 def _approve(desk: Desk, state: RunState) -> None:

@@ -17,7 +17,7 @@ CLASSIFIER = Classifier.of(CATALOGUE)
 SHAPES = tuple(spec_shapes(CATALOGUE))
 
 
-def found(value: str, provider: str | None = None):  # noqa: ANN201
+def found(value: str, provider: str | None = None):  # noqa: ANN201  # the classifier's own answer
     return CLASSIFIER.classify(Claim("x", "generic", Secret(value), Place(SourceKind.GIT), 1, {}, provider))
 
 

@@ -42,7 +42,7 @@ class Player:
 
     def run(self, typed: str) -> tuple[int, str]:
         """Return exit code and output. `lapse` itself is forked, which is quicker; a shell takes what it prints."""
-        ours, sign, rest = re.fullmatch(r"(lapse [^|;&><$*`]*)?([|>]?)(.*)", typed).groups()  # type: ignore[union-attr]
+        ours, sign, rest = re.fullmatch(r"(lapse [^|;&><$*`]*)?([|>]?)(.*)", typed).groups()  # type: ignore[union-attr]  # every group may be empty: it always matches
         if ours is None:
             return self._shell(typed)
         code, out, err = self._zygote.run(shlex.split(ours)[1:], self.folder, self.env)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from presence import lacking
 
 from lapse.cli import app
 from lapse.exits import Exit
@@ -22,18 +23,24 @@ CLI: Any = typer.main.get_command(app)
 _LINTERS = ("mandoc", "groff")
 
 
+@pytest.fixture
+def linter() -> None:
+    if not any(map(shutil.which, _LINTERS)):
+        lacking("neither mandoc nor groff is installed")
+
+
 def test_every_verb_has_a_page_and_no_other() -> None:
     verbs = {f"lapse-{name}.1" for name, command in CLI.commands.items() if not command.hidden}
     assert set(PAGES) == {"lapse.1", *verbs}
 
 
-@pytest.mark.skipif(not any(map(shutil.which, _LINTERS)), reason="neither mandoc nor groff is installed")
+@pytest.mark.usefixtures("linter")
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_has_a_mistake(page: str) -> None:
     assert complaints((MAN / page).read_text("utf-8")) == []
 
 
-@pytest.mark.skipif(not any(map(shutil.which, _LINTERS)), reason="neither mandoc nor groff is installed")
+@pytest.mark.usefixtures("linter")
 def test_a_mistake_is_found() -> None:
     text = (MAN / "lapse.1").read_text("utf-8")
     assert complaints(text.replace(".El", ".Ed", 1)) != []

@@ -119,7 +119,7 @@ def test_a_mapped_form_is_not_let_in_by_the_range_it_maps() -> None:
         ("127.0.1", "127.0.0.1"),
         ("169.254.43518", "169.254.169.254"),
         ("0xa9.0xfe.0xa9.0xfe", "169.254.169.254"),
-        ("0x", "0.0.0.0"),  # noqa: S104
+        ("0x", "0.0.0.0"),  # noqa: S104  # an address that must be refused
         ("[::1]", "::1"),
         ("[0:0:0:0:0:FFFF:7f00:1]", "::ffff:7f00:1"),
         ("[::ffff:127.0.0.1]", "::ffff:7f00:1"),

@@ -619,7 +619,7 @@ async def test_a_proxy_that_refuses_or_is_not_there() -> None:
     for answer in (refused, absent):
         assert isinstance(answer, Trouble)
         assert answer.why is Doubt.UNREACHABLE
-    assert "proxy" in refused.note  # type: ignore[union-attr]
+    assert "proxy" in refused.note  # type: ignore[union-attr]  # asserted to be trouble the line before
 
 
 # ── trying again ───────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from verifier.exchange import Call
 
 
 def call(path: str, host: str = "api.example.com", method: str = "GET", scheme: str = "https") -> Call:
-    return Call("kind", method, scheme, host, path, "reads")  # type: ignore[arg-type]
+    return Call("kind", method, scheme, host, path, "reads")  # type: ignore[arg-type]  # any words, to be refused
 
 
 FITS = [

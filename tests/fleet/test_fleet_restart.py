@@ -53,7 +53,7 @@ def test_postgresql_is_restarted_in_the_middle_of_a_night(tmp_path: Path, provid
             for calls in (800, 2400):
                 night = fleet.start("nightly", "--format", "json") if not nights else nights[-1]
                 nights.append(night)
-                until(lambda: len(provider.asked) >= calls or night.poll() is not None, "calls", 300)  # noqa: B023
+                until(lambda: len(provider.asked) >= calls or night.poll() is not None, "calls", 300)  # noqa: B023  # called before the loop goes on
                 server.restart()
             out, err = nights[-1].communicate(timeout=600)
             again = 0

@@ -55,7 +55,7 @@ if __name__ == "__main__":
             lapse.asking, lapse.ledger.clock, lapse.nightly.night, lapse.nightly.second, verifier.probe,
             verifier.verify,
         ):  # fmt: skip
-            module.datetime = made  # type: ignore[attr-defined]
+            module.datetime = made  # type: ignore[attr-defined]  # the clock is what is broken here
     if float(seconds):
         threading.Thread(target=doom, args=(float(seconds),), daemon=True).start()
     main()

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from presence import lacking
 from samples import (
     COMMIT,
     LAYER,
@@ -244,7 +245,6 @@ def test_git_metadata_of_another_shape_is_passed_over() -> None:
 # ── the real one ───────────────────────────────────────────────────────────────────────────────────────
 
 KINGFISHER = shutil.which("kingfisher", path=str(Path(sys.executable).parent)) or shutil.which("kingfisher")
-needs_kingfisher = pytest.mark.skipif(KINGFISHER is None, reason="kingfisher-bin is not installed")
 
 
 def slack() -> str:
@@ -269,9 +269,10 @@ def tar(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-@needs_kingfisher
 @pytest.mark.parametrize("form", ["json", "jsonl", "sarif"])
 def test_the_real_scanner_on_a_saved_image(form: str, tmp_path: Path) -> None:
+    if KINGFISHER is None:
+        lacking("kingfisher-bin is not installed")
     layer = tar({"app/.env": f"SLACK={slack()}\n".encode()})
     name = sha256(layer).hexdigest()
     manifest = [{"Config": "c.json", "RepoTags": ["acme/api:1.2"], "Layers": [f"{name}/layer.tar"]}]

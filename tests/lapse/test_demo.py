@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import makers
 import pytest
 from desk import CATALOGUE, Desk, simulator
+from presence import lacking
 
 from lapse.commands.demo import environment
 from lapse.ledger import open_ledger
@@ -139,7 +140,7 @@ def states(folder: Path) -> list[RunState]:
 def test_three_keys_are_rotated_and_proven_dead(played: tuple[str, Path]) -> None:
     said, folder = played
     if "left out: the rotation" in said:
-        pytest.skip("OpenBao, MiniStack or PostgreSQL is not installed")
+        lacking("OpenBao, MiniStack or PostgreSQL is not installed")
     runs = states(folder)
     assert [r.plan.playbook for r in runs] == ["aws-access-key", "vault-database-static-role", "self-revoke"]
     assert [r.end for r in runs] == [End.FINISHED] * 3
@@ -164,7 +165,7 @@ def test_three_keys_are_rotated_and_proven_dead(played: tuple[str, Path]) -> Non
 def test_the_aws_rotation_was_killed_in_the_middle_and_resumed(played: tuple[str, Path]) -> None:
     said, folder = played
     if "left out: the rotation of an AWS key" in said:
-        pytest.skip("OpenBao or MiniStack is not installed")
+        lacking("OpenBao or MiniStack is not installed")
     assert "Killed with -9: AWS has made the new key" in said
     entries = states(folder)[0].entries
     resumed = next(e.seq for e in entries if e.what is What.RESUMED)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from evidence_made import Office, made
+from presence import lacking
 
 from lapse.evidence.signing import fingerprint
 
@@ -47,7 +48,7 @@ def _shell(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("tool", [_python, _shell], ids=["python", "openssl"])
 def test_stock_tools_check_a_file(tool: object, told: tuple[bytes, str], tmp_path: Path) -> None:
     if tool is _shell and shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        lacking("openssl is not installed")
     assert callable(tool)
     data, ours = told
     (tmp_path / "evidence.json").write_bytes(data)

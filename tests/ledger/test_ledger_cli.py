@@ -27,7 +27,7 @@ class Away(Desk):
     """A desk whose ledger is in PostgreSQL; the password comes by reference, and what is printed never shows it."""
 
     def __init__(self, folder: Path, address: str, *args: object) -> None:
-        super().__init__(folder, *args)  # type: ignore[arg-type]
+        super().__init__(folder, *args)  # type: ignore[arg-type]  # words for the command line
         url = urlsplit(address)
         self.password = str(url.password)
         bare = address.replace(f":{self.password}@", "@")

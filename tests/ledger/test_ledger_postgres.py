@@ -190,7 +190,7 @@ def test_who_waits_for_ever_is_told_who_is_in_the_way(pg: str, monkeypatch: pyte
         monkeypatch.setattr(postgres, "LOCK_S", 0.1)
         with open_ledger(pg, KEY) as other, holder._db.write():
             with pytest.raises(LedgerError, match="another process has held"):
-                other.note("note", "x")  # type: ignore[arg-type]
+                other.note("note", "x")  # type: ignore[arg-type]  # a kind by its word
             assert other.status().keys == 0, "readers go on"
 
 

@@ -136,7 +136,7 @@ def test_a_new_wrapping_key_replaces_the_old_one(tmp_path: Path) -> None:
         parts = finding(1).parts
         assert Fingerprinter(ledger.id_key).of("aws", finding(1).provider, parts) == before.of(
             "aws", "aws_access_key", parts
-        )  # type: ignore[arg-type]
+        )  # type: ignore[arg-type]  # a kind by its word
         [due] = ledger.due(NOW)
         assert due.credential.parts["secret"].reveal() == parts["secret"].reveal()
         assert ledger.check().ok
@@ -266,8 +266,8 @@ def test_the_keyring_is_optional_and_asked_by_service_and_entry(monkeypatch: pyt
         return kept.get((service, user))
 
     fake = ModuleType("keyring")
-    fake.get_password = get  # type: ignore[attr-defined]
-    fake.errors = SimpleNamespace(KeyringError=KeyringError)  # type: ignore[attr-defined]
+    fake.get_password = get  # type: ignore[attr-defined]  # a module made up for the test
+    fake.errors = SimpleNamespace(KeyringError=KeyringError)  # type: ignore[attr-defined]  # a module made up for the test
     monkeypatch.setitem(sys.modules, "keyring", fake)
     source = key_source("keyring:lapse/ledger")
     assert source.unwrap(source.wrap(b"data")) == b"data"

@@ -93,12 +93,12 @@ def test_a_writer_that_never_ends_is_named_not_waited_for_for_ever(
 def test_every_code_of_the_driver_has_its_sentence() -> None:
     for code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR | 3 << 8, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
         error = sqlite3.OperationalError("SECRET")
-        error.sqlite_errorcode = code  # type: ignore[misc]
+        error.sqlite_errorcode = code  # type: ignore[misc]  # an error as the driver would make it
         assert "ledger x" in str(sentence(error, "x"))
     error = sqlite3.OperationalError("SECRET")
-    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_ERROR, "SQLITE_ERROR"  # type: ignore[misc]
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_ERROR, "SQLITE_ERROR"  # type: ignore[misc]  # an error as the driver would make it
     said = [str(sentence(error, "x")), str(sentence(sqlite3.ProgrammingError("SECRET"), "x"))]
-    for raised in (DBAPIError("SECRET", {}, error), DBAPIError("SECRET", {}, ValueError("SECRET"))):  # type: ignore[arg-type]
+    for raised in (DBAPIError("SECRET", {}, error), DBAPIError("SECRET", {}, ValueError("SECRET"))):  # type: ignore[arg-type]  # SQLAlchemy types its driver errors more narrowly
         with pytest.raises(LedgerError) as caught, explained("x"):
             raise raised
         said.append(str(caught.value))

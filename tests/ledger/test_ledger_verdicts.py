@@ -155,7 +155,7 @@ def test_every_doubt_has_its_pause(why: Doubt, after: int | None, pause: timedel
 
 
 def numbers(ledger: Ledger, minutes: float, **how: object) -> list[str]:
-    return [due.credential.id for due in ledger.due(START + minutes * MINUTE, **how)]  # type: ignore[arg-type]
+    return [due.credential.id for due in ledger.due(START + minutes * MINUTE, **how)]  # type: ignore[arg-type]  # keyword arguments of many types
 
 
 def test_a_run_goes_on_where_it_stood(ledger: Ledger) -> None:
@@ -258,7 +258,7 @@ def test_lists_are_narrowed_ordered_and_cut(ledger: Ledger, monkeypatch: pytest.
     ledger.mark([name_of(3)], owner=Ownership.OURS)
 
     def ids(**how: object) -> list[str]:
-        return [key.id for key in ledger.keys(Select(**how))]  # type: ignore[arg-type]
+        return [key.id for key in ledger.keys(Select(**how))]  # type: ignore[arg-type]  # keyword arguments of many types
 
     one, two, three = name_of(1), name_of(2), name_of(3)
     assert ids() == [one, two, three]

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from typer.main import get_command
@@ -99,11 +100,10 @@ def test_systemd_takes_the_units() -> None:
 
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda p: p.name)
 def test_kubernetes_takes_the_manifests(path: Path) -> None:
-    check = pytest.importorskip("kubernetes_validate")
     for document in documents(path):
         if document["apiVersion"].startswith("cilium.io/"):
             continue  # no schema of Cilium's is published as a package; its form is tested below
-        check.validate(document, "1.31", strict=True)
+        kubernetes_validate.validate(document, "1.31", strict=True)
 
 
 def cronjob() -> dict[str, Any]:
@@ -216,7 +216,6 @@ def test_the_container_is_locked_down() -> None:
     ],
 )
 def test_each_is_in_its_schema(name: str, schema: str) -> None:
-    pytest.importorskip("check_jsonschema")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "check_jsonschema", "--builtin-schema", schema, str(DEPLOY / name)],
         capture_output=True, text=True, check=False,

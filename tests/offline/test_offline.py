@@ -20,7 +20,7 @@ from verifier.spec import Kind
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def ask(kind: str, *, canary: str = "", bound: bool = False, **parts: str):  # noqa: ANN201
+def ask(kind: str, *, canary: str = "", bound: bool = False, **parts: str):  # noqa: ANN201  # the offline check's own answer
     held = {n: Secret(v) for n, v in parts.items()}
     return offline(kind, held, NOW, frozenset({canary} - {""}), jwt_bound=bound)
 
@@ -54,7 +54,7 @@ SUMMED = [
 def test_a_right_checksum_settles_nothing_and_one_wrong_character_does(
     kind: str, maker: object, seed: int, where: int, to: str
 ) -> None:
-    token = maker(seed)  # type: ignore[operator]
+    token = maker(seed)  # type: ignore[operator]  # makers with a seed only
     assert ask(kind, secret=token) is None
     at = 6 + where % (len(token) - 6)
     changed = token[:at] + to + token[at + 1 :]
@@ -248,4 +248,4 @@ def test_no_evidence_holds_the_secret() -> None:
     secret = makers.github() + "x"
     for verdict in (ask("github_pat", secret=secret), ask("jwt", secret=token(exp=PAST, k=secret))):
         assert secret not in repr(verdict)
-    assert ask("jwt", secret=token(exp=PAST)).evidence.digest == sha256(b"").hexdigest()  # type: ignore[union-attr]
+    assert ask("jwt", secret=token(exp=PAST)).evidence.digest == sha256(b"").hexdigest()  # type: ignore[union-attr]  # asserted live or dead before

@@ -28,7 +28,7 @@ CA = makers.certificate(NOW + timedelta(days=9))
 LEAF = makers.certificate(NEW, issuer=CA, serial=42)
 
 
-def ask(**parts: str):  # noqa: ANN201
+def ask(**parts: str):  # noqa: ANN201  # the offline check's own answer
     return offline("private_key_tls", {n: Secret(v) for n, v in parts.items()}, NOW)
 
 
@@ -37,7 +37,7 @@ def ask(**parts: str):  # noqa: ANN201
 
 def private(key: object, form: PrivateFormat = PrivateFormat.PKCS8, password: bytes | None = None) -> str:
     lock = BestAvailableEncryption(password) if password else NoEncryption()
-    return key.private_bytes(Encoding.PEM, form, lock).decode()  # type: ignore[attr-defined]
+    return key.private_bytes(Encoding.PEM, form, lock).decode()  # type: ignore[attr-defined]  # cryptography types keys and names by sort; any will do here
 
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -161,15 +161,15 @@ def response(
     builder = (
         ocsp.OCSPResponseBuilder()
         .add_response(about[0], CA[0], hashes.SHA1(), status, this, until, revoked, None)  # type: ignore[arg-type]  # noqa: S303
-        .responder_id(ocsp.OCSPResponderEncoding.HASH, signer[0])  # type: ignore[arg-type]
+        .responder_id(ocsp.OCSPResponderEncoding.HASH, signer[0])  # type: ignore[arg-type]  # cryptography types keys and names by sort; any will do here
     )
     if attach:
-        builder = builder.certificates([signer[0]])  # type: ignore[list-item]
-    return builder.sign(signer[1], algorithm).public_bytes(Encoding.DER)  # type: ignore[arg-type]
+        builder = builder.certificates([signer[0]])  # type: ignore[list-item]  # cryptography types keys and names by sort; any will do here
+    return builder.sign(signer[1], algorithm).public_bytes(Encoding.DER)  # type: ignore[arg-type]  # cryptography types keys and names by sort; any will do here
 
 
 def said(data: bytes, issuer: tuple[object, object] = CA) -> certs.Answer:
-    return read_ocsp(data, LEAF[0], issuer[0], NOW)  # type: ignore[arg-type]
+    return read_ocsp(data, LEAF[0], issuer[0], NOW)  # type: ignore[arg-type]  # cryptography types keys and names by sort; any will do here
 
 
 def test_signed_answers_count() -> None:
@@ -184,7 +184,7 @@ def responder(
     usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.OCSP_SIGNING, **more: object
 ) -> tuple[object, object]:
     extensions = (x509.ExtendedKeyUsage([usage]),) if usage else ()
-    return makers.certificate(more.pop("ends", NEW), issuer=more.pop("issuer", CA), serial=7, extensions=extensions)  # type: ignore[arg-type]
+    return makers.certificate(more.pop("ends", NEW), issuer=more.pop("issuer", CA), serial=7, extensions=extensions)  # type: ignore[arg-type]  # cryptography types keys and names by sort; any will do here
 
 
 def test_an_appointed_responder_counts() -> None:
@@ -218,8 +218,8 @@ def test_issuers_of_other_key_types_are_believed_too(key: object, algorithm: has
     other = (makers.certificate(NEW, key=ec.generate_private_key(ec.SECP256R1()))[0], key)
     builder = x509.CertificateBuilder().subject_name(ca[0].subject).issuer_name(ca[0].subject)
     cert = (
-        builder.public_key(key.public_key())  # type: ignore[attr-defined]
-        .serial_number(1).not_valid_before(OLD).not_valid_after(NEW).sign(key, algorithm)  # type: ignore[arg-type]
+        builder.public_key(key.public_key())  # type: ignore[attr-defined]  # cryptography types keys and names by sort; any will do here
+        .serial_number(1).not_valid_before(OLD).not_valid_after(NEW).sign(key, algorithm)  # type: ignore[arg-type]  # cryptography types keys and names by sort; any will do here
     )  # fmt: skip
     data = response(signer=(cert, key), algorithm=algorithm)
     assert said(data, (cert, key)) == Said(Status.GOOD)
@@ -237,12 +237,12 @@ def test_a_signature_of_a_type_we_cannot_check_does_not_count() -> None:
 
 
 def crl(*serials: int, signer: tuple[object, object] = CA, until: datetime = NEW) -> x509.CertificateRevocationList:
-    builder = x509.CertificateRevocationListBuilder().issuer_name(signer[0].subject)  # type: ignore[attr-defined]
+    builder = x509.CertificateRevocationListBuilder().issuer_name(signer[0].subject)  # type: ignore[attr-defined]  # cryptography types keys and names by sort; any will do here
     builder = builder.last_update(NOW - timedelta(days=3)).next_update(until)
     for serial in serials:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(OLD).build()
         builder = builder.add_revoked_certificate(entry)
-    return builder.sign(signer[1], hashes.SHA256())  # type: ignore[arg-type]
+    return builder.sign(signer[1], hashes.SHA256())  # type: ignore[arg-type]  # cryptography types keys and names by sort; any will do here
 
 
 @pytest.mark.parametrize("encoding", [Encoding.DER, Encoding.PEM])

@@ -476,7 +476,7 @@ def test_half_a_step_is_taken_back_too(op: str, mode: Mode) -> None:
             raise ProviderError(Trouble.REFUSED, "the second call")
         return result
 
-    desk.small.act = act  # type: ignore[method-assign]
+    desk.small.act = act  # type: ignore[method-assign]  # the world breaks in the middle
     desk.start()
     assert isinstance(desk.drive(), Failed)
     assert desk.engine.state(RUN).end is None

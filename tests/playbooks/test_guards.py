@@ -100,7 +100,7 @@ def test_the_configuration_has_every_guard(tmp_path: Path) -> None:
     engine = file["system_database_engine"]
     assert engine is not None
     with engine.connect() as connection:
-        ask = lambda name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()  # noqa: E731
+        ask = lambda name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()  # noqa: E731  # four uses of one line
         assert (ask("journal_mode"), ask("busy_timeout"), ask("synchronous"), ask("foreign_keys")) == (
             "wal",
             30000,
@@ -216,11 +216,11 @@ def test_the_engine_keeps_no_exceptions_text(scene: tuple[Ledger, Small, Place])
     def explode(run: str, name: str) -> Any:
         raise RuntimeError("planted-new-in-an-exception")
 
-    engine.take = explode  # type: ignore[method-assign]
+    engine.take = explode  # type: ignore[method-assign]  # broken on purpose, and put back
     with Worker(engine, place, poll=0.02) as worker:
         engine.start("r-1", planned(small, QUICK), "bob")
         durable_options = durable._options
-        durable._options = lambda name: {**durable_options(name), "max_attempts": 1, "retries_allowed": False}  # type: ignore[assignment]
+        durable._options = lambda name: {**durable_options(name), "max_attempts": 1, "retries_allowed": False}  # type: ignore[assignment]  # broken on purpose, and put back
         try:
             worker.go("r-1", engine.state("r-1").turn)
             with pytest.raises(Broken, match="lapse resume"):

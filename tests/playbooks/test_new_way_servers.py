@@ -91,7 +91,7 @@ class House:
         try:
             with psycopg.connect(host=self.pg.host, port=self.pg.port, user=user, password=password,
                                  dbname="postgres") as db:  # fmt: skip
-                db.execute(statement)  # type: ignore[call-overload]
+                db.execute(statement)  # type: ignore[call-overload]  # psycopg takes literal SQL only
         except psycopg.OperationalError:
             return False
         return True

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 import pytest
+from noise import NOISE
 
 from verifier.catalogue import load_catalogue
 from verifier.exchange import Reply
@@ -75,9 +76,8 @@ def test_calls_are_read_only_and_say_why(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", JUDGED, ids=lambda k: k.id)
 def test_the_noise_of_the_net_is_never_a_verdict(kind: Kind) -> None:
-    noise = pytest.importorskip("noise")
     judge = Judge(kind)
-    for stray in noise.NOISE:
+    for stray in NOISE:
         ruling = judge(stray.reply(), SECRET)
         assert ruling.verdict == "undecided", f"{stray.name}: {ruling}"
 

@@ -77,7 +77,7 @@ def google() -> Iterator[tuple[Google, str]]:
     world = Google()
 
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's own name
             pass
 
         def answer(self, status: int, value: Any) -> None:

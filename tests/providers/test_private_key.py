@@ -145,7 +145,7 @@ class Authority:
 @contextmanager
 def serving(authority: Authority) -> Iterator[Authority]:
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's own name
             pass
 
         def do_GET(self) -> None:

@@ -103,6 +103,6 @@ class Providers:
         for row in self.heroku:
             if row["id"] == ident:
                 self.heroku.remove(row)
-                self.live.discard(str(dict(row["access_token"])["token"]))  # type: ignore[call-overload]
+                self.live.discard(str(dict(row["access_token"])["token"]))  # type: ignore[call-overload]  # a JSON document of anything
                 return 200, row
         return 404, {"id": "not_found"}

@@ -107,7 +107,7 @@ class World:
                 self.end_headers()
                 self.wfile.write(sent)
 
-            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _any  # noqa: N815
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _any  # noqa: N815  # the base class asks for these names
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True

@@ -46,7 +46,7 @@ def trouble(code: str, status: int = 400) -> Trouble:
     with pytest.raises(ProviderError) as caught, clouds.aws("do it"):
         raise ClientError(
             {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Do"
-        )  # type: ignore[typeddict-item]
+        )  # type: ignore[typeddict-item]  # botocore types the whole reply; two fields are read
     return caught.value.trouble
 
 

@@ -78,12 +78,12 @@ def test_nothing_was_there(settings: dict[str, str]) -> None:
 
 
 def _race(settings: dict[str, str], run: str, expected: Stored, start: object, out: object) -> None:
-    start.wait()  # type: ignore[attr-defined]
+    start.wait()  # type: ignore[attr-defined]  # multiprocessing's event and queue have no common type
     try:
         make(settings).put(secrets(secret=run), expected, run)
-        out.put(run)  # type: ignore[attr-defined]
+        out.put(run)  # type: ignore[attr-defined]  # multiprocessing's event and queue have no common type
     except ProviderError as e:
-        out.put(str(e.trouble))  # type: ignore[attr-defined]
+        out.put(str(e.trouble))  # type: ignore[attr-defined]  # multiprocessing's event and queue have no common type
 
 
 def test_of_two_processes_one_wins(settings: dict[str, str]) -> None:

@@ -179,7 +179,7 @@ def test_a_secret_removed_meanwhile_is_removed(cloud: Cloud, monkeypatch: pytest
 
     def remove(asked: object, kind: str, **words: str) -> object:
         old.removed = cloud.now()  # a colleague was faster
-        return plain(asked, kind, **words)  # type: ignore[arg-type]
+        return plain(asked, kind, **words)  # type: ignore[arg-type]  # keyword arguments of many types
 
     monkeypatch.setattr(cloud, "remove", remove)
     way.retire(ref)

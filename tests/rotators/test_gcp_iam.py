@@ -53,7 +53,7 @@ def account(gcp: Gcp) -> str:
 
 def fetch(file: Mapping[str, str]) -> str | None:
     """Fetch an access token with a key as its rightful user would."""
-    found = service_account.Credentials.from_service_account_info(file, scopes=["s"])  # type: ignore[no-untyped-call]
+    found = service_account.Credentials.from_service_account_info(file, scopes=["s"])  # type: ignore[no-untyped-call]  # google-auth publishes no types here
     with requests.Session() as session:
         try:
             found.refresh(Request(session))

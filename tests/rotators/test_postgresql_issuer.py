@@ -173,5 +173,5 @@ def test_trouble_with_the_log_in_is_said_plainly(postgresql: Server, monkeypatch
 
 def test_md5_and_unknown_verifiers() -> None:
     assert matches("md5" + "0" * 32, "u", "p") is False
-    assert matches("md5" + hashlib.md5(b"pu").hexdigest(), "u", "p") is True  # noqa: S324
+    assert matches("md5" + hashlib.md5(b"pu").hexdigest(), "u", "p") is True  # noqa: S324  # PostgreSQL's own old form
     assert matches("", "u", "p") is False

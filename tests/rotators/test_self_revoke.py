@@ -139,7 +139,7 @@ def test_limits_and_outages_ask_to_come_back(world: tuple[Providers, Sim]) -> No
         ((400, {}), Trouble.REFUSED),
         ((302, {}, {"location": "https://elsewhere.example"}), Trouble.REFUSED),
     ):
-        sim.fail = [reply]  # type: ignore[list-item]
+        sim.fail = [reply]  # type: ignore[list-item]  # one reply of any form
         with pytest.raises(ProviderError) as e:
             issuer.revoke(credential("buildkite", secret=KEYS["buildkite"]))
         assert e.value.trouble is trouble

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
+from presence import lacking
 from web_made import SEALING, Browser, fill, rotation
-from web_tab import CHROMIUM, FLAGS, lacking
+from web_tab import CHROMIUM, FLAGS
 
 from lapse.commands.serve import _bound
 from lapse.commands.setup import Setup

@@ -12,8 +12,9 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from presence import lacking
 from web_made import HOSTILE, RUN, name_of
-from web_tab import AXE, SCREENS, Tab, lacking
+from web_tab import AXE, SCREENS, Tab
 
 from lapse.output import html
 from lapse.web.settings import Role

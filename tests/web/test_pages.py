@@ -160,7 +160,7 @@ def test_revealing_takes_an_admin_a_reason_and_is_on_record(browser: Browser, ho
     reply = browser.submit(f"{KEYS[0]}/reveal", reason="incident 7")
     assert f"{SECRET}0" in reply.text
     (told,) = [e for e in house.ledger.story(name_of(0)) if getattr(e, "kind", "") == "revealed"]
-    assert (told.text, told.detail["who"]) == ("incident 7", "ann")  # type: ignore[union-attr]
+    assert (told.text, told.detail["who"]) == ("incident 7", "ann")  # type: ignore[union-attr]  # asserted to be there the line before
     assert SECRET not in browser.get(KEYS[0]).text
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-import pytest
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -19,13 +16,6 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-
-
-def lacking(what: str) -> NoReturn:
-    """Skip, or fail where everything is asked for."""
-    if os.environ.get("LAPSE_REQUIRE_SERVERS") == "1":
-        pytest.fail(f"{what}, and LAPSE_REQUIRE_SERVERS=1 asks for it")
-    pytest.skip(f"{what}; install it to run this test")
 
 
 class Tab:

@@ -171,7 +171,7 @@ def pypirc(text: str) -> Split | None:
 def pfx(text: str) -> Split | None:
     """Return key and certificate of a PKCS #12 file in base64 without a password; behind one, the file itself."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # 0.1 s, where such a file is met
-    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415  # slow to import; few texts are PFX
 
     kind = KindID("private_key_tls")
     plain = "".join(text.split())

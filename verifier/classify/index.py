@@ -151,7 +151,7 @@ def _width(pattern: str) -> tuple[int, int]:
     """Return the least and greatest length a match can have. Only speed depends on it: unknown means any length."""
     try:
         from re import _parser  # type: ignore[attr-defined]  # noqa: PLC0415  # private to CPython; absent elsewhere
-    except ImportError:  # pragma: no cover
+    except ImportError:  # pragma: no cover  # CPython always has it
         return _UNBOUNDED
     low, high = _parser.parse(pattern).getwidth()
     return int(low), int(high)

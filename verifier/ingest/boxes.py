@@ -174,7 +174,7 @@ class TarBox:
                 member = os.path.normpath(f"{base}/{info.linkname}").lstrip("/")
                 continue
             stream = self._tar.extractfile(info)
-            return None if stream is None else (stream, info.size)  # type: ignore[return-value]
+            return None if stream is None else (stream, info.size)  # type: ignore[return-value]  # tarfile gives readers of bytes, typed more widely
         return None
 
     def close(self) -> None:

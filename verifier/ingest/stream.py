@@ -117,7 +117,7 @@ def json_items(source: Source, into: type[T], *path: str, notes: Notes | None = 
     `*` stands for each element of an array (or, below the top, each value of an object). Rows count from 1 over the
     whole text, which may hold several documents one after another. Only one item is held at a time. `notes` maps other
     paths to functions that get the raw bytes of what lies there (a summary, a tool's name), in the text's order.
-    """  # noqa: D205
+    """  # noqa: D205  # the forms of a path come first
     for row in _walked(source, into, path, notes or {}):
         yield row if isinstance(row, Skipped) else Row(row.number, row.item[1])
 

@@ -181,14 +181,14 @@ def _access(cert: x509.Certificate, method: x509.ObjectIdentifier) -> list[str]:
 
 
 def _http(names: object) -> list[str]:
-    urls = [n.value for n in names if isinstance(n, x509.UniformResourceIdentifier)]  # type: ignore[attr-defined]
+    urls = [n.value for n in names if isinstance(n, x509.UniformResourceIdentifier)]  # type: ignore[attr-defined]  # cryptography types the list by its members only
     return [u for u in urls if u.startswith(("http://", "https://"))]
 
 
 def ocsp_request(cert: x509.Certificate, issuer: x509.Certificate) -> bytes:
     """Return the DER request that asks the responder about `cert`. It holds serial and issuer hashes, nothing else."""
     # SHA-1 names the issuer here, as every responder expects; nothing rests on its strength
-    built = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, SHA1()).build()  # noqa: S303
+    built = ocsp.OCSPRequestBuilder().add_certificate(cert, issuer, SHA1()).build()  # noqa: S303  # see above: it names, it does not prove
     return built.public_bytes(Encoding.DER)
 
 
@@ -222,7 +222,7 @@ def read_crl(data: bytes, cert: x509.Certificate, issuer: x509.Certificate, now:
     """Look `cert` up in a revocation list (DER or PEM): only a fresh one, signed by the issuer, counts."""
     try:
         crl = x509.load_pem_x509_crl(data) if data.startswith(b"-----") else x509.load_der_x509_crl(data)
-        if crl.issuer != cert.issuer or not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]
+        if crl.issuer != cert.issuer or not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]  # a key that cannot sign fails the check itself
             return Unreadable("the list is not signed by the certificate's issuer")
         if not _fresh(crl.last_update_utc, crl.next_update_utc, now):
             return Unreadable("the list is out of date")

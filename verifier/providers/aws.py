@@ -291,8 +291,8 @@ async def _ask(kind: Kind, call: Call, place: tuple[str, str], parts: Mapping[st
 def sign(url: str, region: str, key_id: str, secret: str, token: str | None) -> dict[str, str]:
     """Return the headers of a signed GetCallerIdentity, Signature Version 4."""
     from botocore.auth import SigV4Auth  # noqa: PLC0415  # 0.3 s to import; only where there is an AWS key
-    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
-    from botocore.credentials import Credentials  # noqa: PLC0415
+    from botocore.awsrequest import AWSRequest  # noqa: PLC0415  # slow to import
+    from botocore.credentials import Credentials  # noqa: PLC0415  # slow to import
 
     request = AWSRequest("POST", url, data=_BODY, headers={"Content-Type": _TYPE})
     SigV4Auth(Credentials(key_id, secret, token or None), "sts", region).add_auth(request)

@@ -96,11 +96,11 @@ def _kind(kind: str, title: str, docs: str, call: Call, *rules: Rule, examples: 
 
 
 def _undecided(why: Doubt, note: str, **conditions: dict[str, str | int | tuple[str | int, ...]]) -> Rule:
-    return Rule(verdict="undecided", status=0, why=why, note=note, **conditions)  # type: ignore[arg-type]
+    return Rule(verdict="undecided", status=0, why=why, note=note, **conditions)  # type: ignore[arg-type]  # words of the specs, checked by msgspec
 
 
 def _said(verdict: str, body: str, *, how: How | None = None, why: Doubt | None = None) -> Example:
-    return Example(status=0, verdict=verdict, body=body, how=how, why=why, constructed=True)  # type: ignore[arg-type]
+    return Example(status=0, verdict=verdict, body=body, how=how, why=why, constructed=True)  # type: ignore[arg-type]  # words of the specs, checked by msgspec
 
 
 _ELSEWISE = _undecided(

@@ -151,7 +151,7 @@ async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str
 def sign(parts: Mapping[str, str], host: str, path: str, date: str) -> dict[str, str] | None:
     """Return the headers of a signed GET (HTTP signatures, RSA-SHA256); `None` when the key cannot be read."""
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415  # 60 ms; few keys need it
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: PLC0415  # slow to import
 
     try:
         key = serialization.load_pem_private_key(parts["secret"].replace("\\n", "\n").encode(), None)

@@ -264,7 +264,7 @@ class _Asker:
 def identity(leaf: Certificate) -> Identity:
     """Return whom a certificate names: its first host names or its subject, its organisation, its end."""
     from cryptography import x509  # noqa: PLC0415  # as above
-    from cryptography.x509.oid import NameOID  # noqa: PLC0415
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415  # slow to import
 
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
