@@ -28,8 +28,9 @@ MANIFEST = Manifest(CATALOGUE.manifest(), {})
 PLACES = {"host": "instance.example.com", "region": "eu-west-1", "port": "443"}
 ASCII = st.characters(codec="ascii", categories=("L", "N"))
 ASCII_WIDE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
-ODD_LABEL = re.compile(r"(?:^|[./])-|-(?:[./]|$)")
-"""A host such as `-.example.com`, which a lax shape lets through and the door refuses."""
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST = re.compile(rf"(?:[a-z]+://)?{LABEL}(?:\.{LABEL})*(?::\d+)?(?:/.*)?")
+"""A host that can be one: a lax shape lets `-..example.com` through, which the door refuses."""
 
 
 @st.composite
@@ -43,7 +44,7 @@ def credentials(draw: st.DrawFn, kind: Kind) -> Credential:
         elif patterns:
             wanted = [p for p in patterns if set(re.compile(p).groupindex) & kind.probe.fields()] or patterns
             drawn = st.from_regex(draw(st.sampled_from(wanted)), fullmatch=True, alphabet=ASCII_WIDE)
-            parts[part] = draw(drawn.filter(lambda v: not ODD_LABEL.search(v)) if part == "host" else drawn)
+            parts[part] = draw(drawn.filter(HOST.fullmatch) if part == "host" else drawn)
         else:
             parts[part] = draw(st.text(ASCII, min_size=24, max_size=40))
     return Credential(CredentialID(kind.id), KindID(kind.id), {name: Secret(value) for name, value in parts.items()})
