@@ -213,7 +213,13 @@ def state_of(run: str, entries: Iterable[Entry]) -> RunState:
         raise Unknown(f"there is no rotation {run}")
     first = row[0]
     plan = msgspec.json.decode(first.data["plan"], type=Plan)
-    end = next((End(e.data["how"]) for e in row if e.what is What.ENDED), None)
+    end: End | None = None
+    turn, undoing = first.seq, False
+    for e in row:  # one pass: a run that waits for a day has thousands of entries
+        if e.what in TURNS:
+            turn, undoing = e.seq, undoing or e.what is What.UNDO
+        elif e.what is What.ENDED and end is None:
+            end = End(e.data["how"])
     return RunState(
         run=run,
         plan=plan,
@@ -221,8 +227,8 @@ def state_of(run: str, entries: Iterable[Entry]) -> RunState:
         started=first.at,
         entries=row,
         status=_status(row, end),
-        turn=max(e.seq for e in row if e.what in TURNS),
-        undoing=any(e.what is What.UNDO for e in row),
+        turn=turn,
+        undoing=undoing,
         end=end,
         last=row[-1],
     )

@@ -236,9 +236,9 @@ def test_a_new_key_that_fails_for_ten_seconds_and_flaps_is_waited_for() -> None:
 
 
 def test_a_202_that_never_happens_is_no_death() -> None:
-    desk = Desk(REVOKE, style="revoke", reversible=False, deaf=True)
+    desk = Desk(f'{REVOKE}give_up = "3h"\n', style="revoke", reversible=False, deaf=True)
     desk.start()
-    said = desk.drive(most=3000)
+    said = desk.drive()
     assert isinstance(said, Failed)
     assert "still not refused" in said.reason
     state = desk.engine.state(RUN)

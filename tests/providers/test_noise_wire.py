@@ -45,7 +45,7 @@ GIVEN = {
 
 @cache
 def pem() -> str:
-    return makers.pem(rsa.generate_private_key(65537, 2048))
+    return makers.pem(rsa.generate_private_key(65537, 1024))
 
 
 def google(**fields: str) -> str:
