@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-WORKERS ?= 2
+# More than two cores need: many tests wait for a server or a clock.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo sandbox test lint bench chaos docs site lock clean

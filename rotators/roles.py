@@ -89,6 +89,18 @@ def delete(client: Any, path: str) -> None:  # noqa: ANN401  # hvac publishes no
             raise
 
 
+def plugin(client: Any, mount: str, connection: str, role: str) -> str:  # noqa: ANN401  # hvac publishes no types
+    """Return the plugin of a connection of the database engine; one that would not let `role` in is a refusal."""
+    config = read(client, f"{mount}/config/{connection}")
+    if config is None:
+        raise ProviderError(Trouble.GONE, f"{mount} has no connection {connection}")
+    allowed = config.get("allowed_roles") or []
+    if "*" not in allowed and role not in allowed:
+        hint = f"add it to allowed_roles of {mount}/config/{connection}"
+        raise ProviderError(Trouble.REFUSED, f"connection {connection} lets no role {role} in: {hint}")
+    return str(config.get("plugin_name", ""))
+
+
 def same(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Say whether every wanted field is held as wanted."""
     return all(held.get(name) == value for name, value in wanted.items())

@@ -24,6 +24,7 @@ from rotators.roles import (
     marked,
     mounted,
     named,
+    plugin,
     read,
     refused,
     same,
@@ -138,14 +139,7 @@ class VaultDatabaseDynamic:
         return read(self._bao.client(), self._path)
 
     def _plugin(self) -> str:
-        config = read(self._bao.client(), f"{self._mount}/config/{self._connection}")
-        if config is None:
-            raise ProviderError(Trouble.GONE, f"{self._mount} has no connection {self._connection}")
-        allowed = config.get("allowed_roles") or []
-        if "*" not in allowed and self._role not in allowed:
-            hint = f"add it to allowed_roles of {self._mount}/config/{self._connection}"
-            raise ProviderError(Trouble.REFUSED, f"connection {self._connection} lets no role {self._role} in: {hint}")
-        return str(config.get("plugin_name", ""))
+        return plugin(self._bao.client(), self._mount, self._connection, self._role)
 
     def _wanted(self, old: Credential, run: str) -> dict[str, Any]:
         *before, last = self._statements(old)

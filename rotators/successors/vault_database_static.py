@@ -15,7 +15,7 @@ from rotators.bao import Bao, bao
 from rotators.databases import part
 from rotators.interface import Fact, Presence, ProviderError, Trouble
 from rotators.logins import place, sort_of
-from rotators.roles import kept, mark, mounted, named, read, refused, seconds, whose, write
+from rotators.roles import kept, mark, mounted, named, plugin, read, refused, seconds, whose, write
 from rotators.step import Done, Failed, Outcome
 
 if TYPE_CHECKING:
@@ -136,10 +136,7 @@ class VaultDatabaseStatic:
         return [str(n) for n in said["data"]["keys"] if n != self._role][:_MOST]
 
     def _plugin(self) -> str:
-        config = read(self._bao.client(), f"{self._mount}/config/{self._connection}")
-        if config is None:
-            raise ProviderError(Trouble.GONE, f"{self._mount} has no connection {self._connection}")
-        return str(config.get("plugin_name", ""))
+        return plugin(self._bao.client(), self._mount, self._connection, self._role)
 
     def _user(self, old: Credential) -> str:
         user = self._settings.get("username") or part(old, "username")

@@ -218,13 +218,14 @@ def test_a_dynamic_role_that_lets_nobody_in_is_found_out(house: House, tmp_path:
     refusal(lambda: dynamic(house.database(grant='x"; DROP')).preflight(house.old), "no role that could be written")
 
 
-def test_a_preflight_finds_what_would_stop_a_dynamic_role(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preflight_finds_what_would_stop_a_role(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal(lambda: dynamic(house.database(connection="no")).preflight(house.old), "no connection no", Trouble.GONE)
     house.bao.adapter.post(f"/v1/{house.mount}/config/pg", json={
         **house.bao.adapter.get(f"/v1/{house.mount}/config/pg")["data"]["connection_details"],
         "plugin_name": "postgresql-database-plugin", "allowed_roles": ["other"], "verify_connection": False,
     })  # fmt: skip
     refusal(lambda: dynamic(house.database()).preflight(house.old), "lets no role app in")
+    refusal(lambda: static(house.database()).preflight(house.old), "lets no role app in")
     no_place = credential("postgres", username=house.user, password="leaked")
     refusal(lambda: dynamic(house.database(role="other")).preflight(no_place), "replace.host")
     weak = house.bao.auth.token.create(policies=["default"])["auth"]["client_token"]
