@@ -31,13 +31,15 @@ from sqlalchemy.exc import DBAPIError
 from lapse.ledger.db import Database, shown
 from lapse.ledger.errors import LedgerError, Lost
 from lapse.ledger.pgerrors import passing, sentence, unreached
-from lapse.ledger.schema import metadata
+from lapse.ledger.schema import TURNED, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy.engine.interfaces import ExecutionContext
+
+TURNED.dialect_options["postgresql"]["where"] = TURNED.dialect_options["sqlite"]["where"]
 
 SCHEMA = "lapse"
 PATIENCE_S = 60.0

@@ -185,7 +185,8 @@ verdicts = _log(
 )
 Index("verdicts_credential", verdicts.c.credential)
 _turned = verdicts.c.turn.is_not(None)
-Index("verdicts_turn", verdicts.c.at, sqlite_where=_turned, postgresql_where=_turned)
+TURNED = Index("verdicts_turn", verdicts.c.at, sqlite_where=_turned)
+"""Of verdicts that turned alone; `lapse.ledger.postgres` says so for its database, whose dialect is slow to import."""
 
 # What rotations intended and did (`lapse.ledger.rotations`): a run's state is the fold of its rows. Since version 2.
 rotations = _log(
