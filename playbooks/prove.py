@@ -29,6 +29,13 @@ _SLOWEST = 60.0
 _GIVE_UP = timedelta(hours=24)
 """How long a provider that answers nothing at all is asked again."""
 
+_FRESH_LIVE, _FRESH_DEAD = "fresh: live", "fresh: dead"
+_REFUSED = timedelta(minutes=2)
+"""How long a new key that was accepted before, and is refused just before the old one goes, is looked at again: what
+spreads through a provider's servers flaps for a while."""
+_STEADY = 3
+"""Acceptances in a row that such a key needs."""
+
 
 def word(verdict: Verdict) -> str:
     """Return live, dead or undecided."""
@@ -116,7 +123,10 @@ def prove(bench: Bench, ctx: Context) -> Outcome:
 
 
 def fresh(bench: Bench, ctx: Context) -> Outcome | None:
-    """Return None when the new key, as the store holds it, is Live this very moment; else why nothing is destroyed."""
+    """Return None when the new key, as the store holds it, is Live this very moment; else why nothing is destroyed.
+
+    A key that was refused here even once is Live when it was accepted several times in a row.
+    """
     if (moved := bench.moved(ctx)) is not None:
         return Failed(f"{moved}; nothing was destroyed", "put the right value back, then `lapse resume`")
     new = bench.new(ctx)
@@ -125,10 +135,16 @@ def fresh(bench: Bench, ctx: Context) -> Outcome | None:
         bench.note("fresh: the issuer knows it", {})
         return None
     bench.note(f"fresh: {word(verdict)}", {})
+    looks = [e for e in bench.notes() if e.text in {_FRESH_LIVE, _FRESH_DEAD}]
+    refused = [e.at for e in looks if e.text == _FRESH_DEAD]
     match verdict:
         case Live():
-            return None
+            if not refused or _streak(looks, _FRESH_LIVE) >= _STEADY:
+                return None
+            return Waiting("time", bench.after(1), "the new key was refused a moment ago; nothing destroyed yet")
         case Dead():
+            if bench.world.now() - bench.resumed(refused[0]) < _REFUSED:
+                return Waiting("time", bench.after(2), "the new key is refused: asked again; nothing destroyed")
             hint = "find out why before you go on; `lapse undo` brings the old key back"
             return Failed("the new key is refused; nothing was destroyed", hint)
         case Undecided():

@@ -412,6 +412,53 @@ def test_evidence_is_bounded_and_never_a_blocker() -> None:
     assert isinstance(desk.drive(), Done)
 
 
+# ── the new key, this very moment ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_new_key_refused_for_a_moment_before_the_delete_is_looked_at_again(mode: Mode) -> None:
+    desk = Desk(mode=mode)
+    desk.start()
+    desk.until(_before_delete(desk))
+    (new,) = set(desk.small.keys()) - {OLD}
+    back = desk.small.seconds() + 7
+    desk.small.db.execute("UPDATE keys SET live_from=? WHERE id=?", (back, new))
+    while not isinstance(outcome := desk.engine.take(RUN, "delete"), Done):
+        assert isinstance(outcome, Waiting), outcome
+        if outcome.on == "approval":
+            desk.engine.approve(RUN, "ann")
+            continue
+        assert "nothing destroyed" in outcome.instructions
+        assert OLD in set(desk.small.keys())
+        assert outcome.until is not None
+        desk.small.pass_time(max(0.01, (outcome.until - desk.small.now()).total_seconds()))
+    looks = [e.text for e in desk.engine.state(RUN).entries if e.step == "delete" and e.what is What.NOTE]
+    assert looks[0] == "fresh: dead"
+    assert looks[-4:] == ["fresh: dead", *["fresh: live"] * 3]
+    assert isinstance(desk.drive(), Done)
+
+
+def test_a_new_key_refused_for_good_ends_nothing_old() -> None:
+    desk = Desk()
+    desk.start()
+    desk.until(_before_delete(desk))
+    (new,) = set(desk.small.keys()) - {OLD}
+    desk.small.db.execute("UPDATE keys SET live_from=? WHERE id=?", (desk.small.seconds() + 3600, new))
+    said = desk.drive()
+    assert isinstance(said, Failed)
+    assert said.reason == "the new key is refused; nothing was destroyed"
+    assert OLD in set(desk.small.keys())
+    desk.small.pass_time(3600)
+    desk.engine.resume(RUN, "bob")
+    assert isinstance(desk.drive(), Done)
+    assert desk.small.keys() == [new]
+
+
+def _before_delete(desk: Desk) -> str:
+    names = [s.name for s in desk.engine.state(RUN).plan.steps]
+    return names[names.index("delete") - 1]
+
+
 # ── what fails in the middle leaves nothing behind ─────────────────────────────────────────────────────
 
 DEFINITE = [Trouble.DENIED, Trouble.REFUSED, Trouble.GONE, Trouble.FULL]
