@@ -1,7 +1,7 @@
 """What to do about a key: `[[policy]]` rules in order, the first that fits fires. Pure; it acts on nothing.
 
-A rotation is only ever proposed here, and only for keys that `[scope]` names as ours: whoever carries it out asks for
-the approvals that its playbook and the rule want.
+A rotation is only ever proposed here, and only for keys that `[scope]` names as ours: whoever opens it (`raised`) asks
+for the approvals that its playbook and the rule want.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lapse.ledger.model import Canary
 from lapse.owners import Owned, namespace
 from lapse.sections import Act, Exposure, PolicyRule, Privileges, Verdicts
+from rotators.step import Effect
 from verifier.model import CredentialID, Live, Visibility
 from verifier.scope import Ownership
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from lapse.ledger import Ledger
     from lapse.ledger.model import Key
     from lapse.owners import Owners
+    from playbooks.plan import Plan
     from verifier.catalogue import Catalogue
     from verifier.model import Place
 
@@ -94,6 +97,10 @@ class Rotation(Protocol):
         """Take the proposal; return one sentence on what became of it."""
         ...
 
+    def settle(self) -> list[str]:
+        """Go on with what was taken as far as nobody has to agree to; return a sentence for each that failed."""
+        ...
+
 
 class OnPaper:
     """Hands nothing over: the command is printed and recorded, and a person runs it."""
@@ -102,6 +109,23 @@ class OnPaper:
         """Return the command that shows the plan."""
         people = f"; {proposal.approvals} people must approve" if proposal.approvals > 1 else ""
         return f"rotation proposed: {proposal.command}{people}"
+
+    def settle(self) -> list[str]:
+        """Nothing was begun."""
+        return []
+
+
+def raised(plan: Plan, people: int) -> Plan:
+    """Return the plan of a rotation that a rule opens: `people` at least agree before it changes anything at all.
+
+    That is its first step that does more than read. Each further step that its playbook asks somebody about, whatever
+    destroys among them, asks so many too. What the playbook asks is never lowered.
+    """
+    first = next((s.name for s in plan.steps if s.effect is not Effect.READS), None)
+    steps = (
+        replace(s, approvals=max(s.approvals, people)) if s.approvals or s.name == first else s for s in plan.steps
+    )
+    return replace(plan, steps=tuple(steps))
 
 
 def subject(ledger: Ledger, catalogue: Catalogue, owners: Owners, key: Key, now: datetime) -> Subject:

@@ -1,4 +1,4 @@
-"""Acting by policy on what a night found: issues are opened, rotations proposed; nothing else is changed anywhere."""
+"""Acting by policy on what a night found: issues and rotations are opened; nothing is changed without its approval."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Acted(Struct, frozen=True):
 
 
 class Actor:
-    """Carries out `[[policy]]`. `failed` says which issue could not be opened, and why."""
+    """Carries out `[[policy]]`. `failed` says which issue or rotation came to nothing, and why."""
 
     def __init__(self, config: Config, ledger: Ledger, rotation: Rotation | None = None) -> None:
         """Take the rules; `rotation` is who is handed proposals (`OnPaper` without one)."""
@@ -63,6 +63,7 @@ class Actor:
                 self.quiet.add(about.id)
             elif acted := self._one(about, decision):
                 done.append(acted)
+        self.failed += self._rotation.settle()
         return done
 
     def _one(self, about: Subject, decision: Decision) -> Acted | None:

@@ -50,7 +50,7 @@ class Night(Struct, frozen=True):
     """What a night did: `nightly --format json`. `calls` and `throttled` by kind of key.
 
     `asked`: keys asked about. `cut_off`: due keys were left for the next night. `resumed`: it went on with one that was
-    cut off. `failed`: sources, tickets and messages that did not succeed, a sentence each.
+    cut off. `failed`: sources, tickets, rotations and messages that did not succeed, a sentence each.
     """
 
     began: datetime
@@ -104,13 +104,13 @@ class Nightly:
         self._config = config
         self._owners = Owners.of(config)
         self._notifier = Notifier(config) if send is None else Notifier(config, send)
-        self._actor = Actor(config, ledger, rotation)
         self._memory = Memory.of(ledger.name)
         told = config.nightly.deadline
         seconds = plan.deadline if plan.deadline is not None else told.seconds if told is not None else None
         until = None if seconds is None else time.monotonic() + seconds
         grace = config.verify.timeout.seconds + GRACE
         self._gate = Gate(until, grace, config.nightly.budget, config.nightly.budgets)
+        self._actor = Actor(config, ledger, rotation or self._opener())
         self._calls: Counter[str] = Counter()
         self._throttled: Counter[str] = Counter()
         self._alarms: list[Alarm] = []
@@ -118,6 +118,13 @@ class Nightly:
         self._lead: Lead | None = None
         self._given_up = 0
         self._run: Run | None = None
+
+    def _opener(self) -> Rotation | None:
+        if not any(rule.action == "rotate" for rule in self._config.policy):
+            return None
+        from lapse.nightly.rotate import Opener  # brings the rotators
+
+        return Opener(self._setup, self._ledger, self._gate, quiet=self._plan.quiet)
 
     def run(self) -> Night:
         """Do it. Raises `Stop` and `LedgerError`, KeyboardInterrupt when interrupted: the next one then goes on."""
