@@ -23,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, assert_never
 
 from dbos import DBOS, DBOSClient, Queue, SetEnqueueOptions, SetWorkflowID
+from sqlalchemy.exc import SQLAlchemyError
 
 from playbooks.journal import Status, What
 from playbooks.place import IDLE_SECONDS, VERSION, Json, Place, config, sqlite_engine
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from dbos import StepOptions
+    from dbos import EnqueueOptions, StepOptions
 
     from playbooks.engine import Engine
     from playbooks.journal import RunState
@@ -291,19 +292,19 @@ class Remote:
         self._client.destroy()
 
     def go(self, run: str, turn: int) -> None:
-        """Enqueue a turn of a run. Doing so twice is doing it once."""
-        self._client.enqueue(
-            {
-                "workflow_name": "phase",
-                "queue_name": self._place.queue,
-                "workflow_id": self._place.phase(run, turn),
-                "app_version": VERSION,
-                "queue_partition_key": run,
-                "application_name": "lapse",
-            },
-            run,
-            turn,
-        )
+        """Enqueue a turn of a run. Doing so twice is doing it once. No tables in the database yet is `Broken`."""
+        told: EnqueueOptions = {
+            "workflow_name": "phase",
+            "queue_name": self._place.queue,
+            "workflow_id": self._place.phase(run, turn),
+            "app_version": VERSION,
+            "queue_partition_key": run,
+            "application_name": "lapse",
+        }
+        try:
+            self._client.enqueue(told, run, turn)
+        except SQLAlchemyError:
+            raise Broken(f"the engine's database takes no work; `lapse resume {run}` goes on") from None
 
 
 def settled(state: RunState, patience: timedelta) -> bool:

@@ -11,44 +11,36 @@ from typing import TYPE_CHECKING
 import pytest
 import uvicorn
 from presence import lacking
-from web_made import SEALING, Browser, fill, rotation
+from web_made import SEALING, Browser, house_on
 from web_tab import CHROMIUM, FLAGS
 
 from lapse.commands.serve import _bound
-from lapse.commands.setup import Setup
-from lapse.config import load
-from lapse.ledger import open_ledger
 from lapse.web.app import application
-from lapse.web.house import House
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser as Chromium
 
+    from lapse.web.house import House
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))  # `desk`: the command line in its own process
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """Make a console's parts, on a ledger with sealed secrets."""
+def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder to make a console in, with the environment that its configuration refers to."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("LAPSE_TEST_SEAL", SEALING)
     monkeypatch.setenv("LAPSE_TEST_HOOK", "hook" * 8)
-    hooks = "\n".join(f'{n} = "env:LAPSE_TEST_HOOK"' for n in ("github", "gitlab", "trufflehog", "generic"))
-    text = f'[ledger]\nurl = "{tmp_path / "ledger.db"}"\nkey = "env:LAPSE_TEST_SEAL"\n[serve]\nexecute = false\n'
-    text += f"[serve.hooks]\n{hooks}\n"
-    text += '[[owner]]\nname = "payments"\nimages = ["docker.io/acme/*"]\n'
-    (tmp_path / "lapse.toml").write_text(text)
-    setup = Setup(load(tmp_path / "lapse.toml"))
-    with open_ledger(setup.config.ledger_url, setup.config.ledger.key) as ledger:
-        fill(ledger)
-        rotation(ledger)
-        made = House(setup, ledger, setup.config.serve, "ann")
-        try:
-            yield made
-        finally:
-            made.close()
+    return tmp_path
+
+
+@pytest.fixture
+def house(around: Path) -> Iterator[House]:
+    """Make a console's parts, on a ledger in a file."""
+    with house_on(str(around / "ledger.db"), around) as made:
+        yield made
 
 
 @pytest.fixture

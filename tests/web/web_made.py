@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from html.parser import HTMLParser
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.testclient import TestClient
 
-from lapse.ledger import Ownership, Scan
+from lapse.commands.setup import Setup
+from lapse.config import load
+from lapse.ledger import Ownership, Scan, open_ledger
+from lapse.web.house import House
 from lapse.web.settings import Role
 from playbooks.journal import What
 from playbooks.plan import Action, Mode, Plan, Planned, Slot
@@ -38,11 +42,13 @@ from verifier.ports import Judged
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from httpx import Response
     from starlette.applications import Starlette
 
     from lapse.ledger import Ledger
-    from lapse.web.house import House
 
 SEALING = "ab" * 32
 SECRET = "planted" + "s3cr3t" * 4
@@ -132,6 +138,25 @@ def rotation(ledger: Ledger) -> None:
         log.append(RUN, step, What.INTENT, text)
         log.append(RUN, step, What.DONE, f"done {text}")
     log.append(RUN, "disable", What.WAITING, f"one person must agree {text}", {"on": "approval"})
+
+
+@contextmanager
+def house_on(url: str, folder: Path) -> Iterator[House]:
+    """Make a console's parts, on a ledger with sealed secrets at this address."""
+    hooks = "\n".join(f'{n} = "env:LAPSE_TEST_HOOK"' for n in ("github", "gitlab", "trufflehog", "generic"))
+    text = f'[ledger]\nurl = "{url}"\nkey = "env:LAPSE_TEST_SEAL"\n[serve]\nexecute = false\n'
+    text += f"[serve.hooks]\n{hooks}\n"
+    text += '[[owner]]\nname = "payments"\nimages = ["docker.io/acme/*"]\n'
+    (folder / "lapse.toml").write_text(text)
+    setup = Setup(load(folder / "lapse.toml"))
+    with open_ledger(setup.config.ledger_url, setup.config.ledger.key) as ledger:
+        fill(ledger)
+        rotation(ledger)
+        made = House(setup, ledger, setup.config.serve, "ann")
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 class Browser(TestClient):
