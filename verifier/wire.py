@@ -8,7 +8,8 @@ TLS is taken wherever it is offered. The server's certificate is not verified, a
 by default: private CAs are the rule there, and what the handshake sends is a proof, not the password. A handshake that
 wants the password itself in readable form gets it inside TLS only (Redis without TLS knows no other way). Mail servers
 are the exception: they are found on the open internet, with certificates of public authorities, and their log-ins send
-the password itself, so theirs is verified (`Stream.secure_verified`).
+the password itself, so theirs is verified (`Stream.secure_verified`). So is SQL Server's, whose log-in is the password
+itself, unless the connection string tells its own clients to trust any.
 """
 
 from __future__ import annotations
@@ -232,11 +233,14 @@ class Stream:
         await self._writer.start_tls(lenient_tls(), server_hostname=self._admitted.host)
         self.tls = True
 
-    async def secure_verified(self) -> None:
-        """Go on in TLS with a server whose certificate is its own, by a public authority or one of the config's."""
-        context = ssl.create_default_context()
-        if self._admitted.roots:
-            context.load_verify_locations(cadata=b"\n".join(self._admitted.roots).decode("ascii"))
+    async def secure_verified(self, *protocols: str) -> None:
+        """Go on in TLS with a server whose certificate is its own, by a public authority or one of the config's.
+
+        `protocols` are what the client names in ALPN.
+        """
+        context = verified_tls(self._admitted)
+        if protocols:
+            context.set_alpn_protocols(protocols)
         await self._writer.start_tls(context, server_hostname=self._admitted.host)
         self.tls = True
 
@@ -257,6 +261,14 @@ async def connected(admitted: Admitted) -> AsyncIterator[Stream]:
         with contextlib.suppress(OSError, TimeoutError, EOFError):
             async with asyncio.timeout(1):
                 await writer.wait_closed()
+
+
+def verified_tls(admitted: Admitted) -> ssl.SSLContext:
+    """Return a TLS context that takes a certificate of a public authority or of one of the config's, for its host."""
+    context = ssl.create_default_context()
+    if admitted.roots:
+        context.load_verify_locations(cadata=b"\n".join(admitted.roots).decode("ascii"))
+    return context
 
 
 def lenient_tls() -> ssl.SSLContext:

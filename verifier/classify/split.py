@@ -9,13 +9,16 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from typing import Any
-from urllib.parse import unquote, unquote_plus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, unquote_plus
 
 import msgspec
 from msgspec import Struct
 
 from verifier.model import GENERIC, KindID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SCHEMES = {
     "postgres": "postgres", "postgresql": "postgres", "postgis": "postgres", "cockroachdb": "postgres",
@@ -153,7 +156,26 @@ def _sqlserver(parts: dict[str, str], query: str) -> Split:
                 return Split(KindID("sqlserver"), found.parts)
     _instance(parts)
     parts.pop("scheme", None)
+    parts.pop("options", None)
+    items = (item.partition("=") for item in query.partition("#")[0].split("&"))
+    _put(parts, "options", _way_in((name, unquote(value)) for name, _, value in items))
     return Split(KindID("sqlserver"), parts)
+
+
+def _way_in(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the options of SQL Server that change how a log-in goes: another way in, "strict", any certificate."""
+    kept = {}
+    for name, value in pairs:
+        low, said = re.sub(r"[ _]", "", name.lower()), value.lower().replace(" ", "")
+        if low in {"authentication", "fedauth"} and said not in {"", "sqlpassword", "notspecified"}:
+            kept["authentication"] = said
+        elif low in {"integratedsecurity", "trustedconnection"} and said in {"true", "yes", "sspi"}:
+            kept["integratedsecurity"] = "true"
+        elif low == "trustservercertificate" and said in {"true", "yes"}:
+            kept[low] = "true"
+        elif low == "encrypt" and said == "strict":
+            kept[low] = said
+    return "&".join(f"{name}={quote(said)}" for name, said in sorted(kept.items()))
 
 
 def _instance(parts: dict[str, str]) -> None:
@@ -202,6 +224,7 @@ def _jdbc(text: str) -> Split:
     _put(parts, "database", database)
     _named(parts, rest)
     _instance(parts)
+    _put(parts, "options", _way_in(_fields(rest)))
     return Split(KindID("sqlserver"), parts)
 
 
@@ -251,7 +274,10 @@ def fields(text: str) -> Split | None:
     if "password" not in parts:
         return None
     driver = _DRIVER.search(text)
-    return _sql(parts, names, driver.group(1).lower() if driver else "")
+    found = _sql(parts, names, driver.group(1).lower() if driver else "")
+    if found.kind == "sqlserver":
+        _put(found.parts, "options", _way_in(pairs))
+    return found
 
 
 _DRIVERS = (("sql server", "sqlserver"), ("mysql", "mysql"), ("mariadb", "mysql"), ("postgres", "postgres"))
