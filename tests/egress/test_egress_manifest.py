@@ -174,7 +174,7 @@ def test_unreadable_override_names_its_key(base: str) -> None:
 @pytest.mark.parametrize("path", ["/a/../b", "/x#y"])
 def test_templates_that_cannot_be_compared(path: str) -> None:
     with pytest.raises(RefusedError, match="template"):
-        Manifest([call(path)], {})
+        Manifest([call(path)], {}).match(call(path), f"https://api.example.com{path}")
 
 
 def test_logins() -> None:

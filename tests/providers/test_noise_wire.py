@@ -1,4 +1,4 @@
-"""Every stray reply, by a real socket, at every kind whose probe is Python; odd keys at every kind: never a verdict.
+"""Every stray reply and every misbehaving socket at every kind whose probe is Python; odd keys at every kind.
 
 The kinds that are TOML meet the same noise in `test_contract.py`; here are those whose code reads replies itself. What
 stands in for a database is in the tests of each log-in.
@@ -29,6 +29,8 @@ from verifier.probe import probe
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
+    from noise import Stray
+
     from verifier.exchange import Admitted, Call, Request
     from verifier.spec import Kind
 
@@ -102,38 +104,62 @@ def credential(kind: Kind) -> Credential:
     return Credential(CredentialID(f"{kind.vendor}-{'0' * 32}"), KindID(kind.id), parts)
 
 
+class Stuck:
+    """A door behind which every question has the same answer."""
+
+    def __init__(self, stray: Stray) -> None:
+        self._stray, self.asked = stray, 0
+
+    async def send(self, request: Request) -> Reply | Trouble:
+        request.url.reveal().encode()
+        self.asked += 1
+        return self._stray.reply()
+
+    async def admit(self, call: Call, host: str, port: int) -> Admitted | Trouble:
+        raise AssertionError("these kinds log in nowhere")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=[k.id for k in KINDS])
 async def test_no_stray_reply_is_a_verdict(kind: Kind) -> None:
     one = credential(kind)
+    for stray in NOISE:
+        door = Stuck(stray)
+        said = await probe(CATALOGUE, one, door)
+        assert isinstance(said, Undecided), (stray.name, said)
+        assert door.asked, "the key was not sent, so nothing was shown"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[k.id for k in KINDS])
+async def test_no_behaviour_of_a_socket_is_a_verdict(kind: Kind) -> None:
+    one = credential(kind)
     said: dict[str, object] = {}
     some = asyncio.Semaphore(16)
+    manifest = kind.manifest()
 
     async def hear(name: str, base: str) -> None:
         limits = {kind.id: Limits(1000.0, 1000, 16)}
         async with (
             some,
-            Egress(
-                CATALOGUE.manifest(), settings=SETTINGS, overrides={kind.id: base}, limits=limits, environ={}
-            ) as door,
+            Egress(manifest, settings=SETTINGS, overrides={kind.id: base}, limits=limits, environ={}) as door,
         ):
             said[name] = await probe(CATALOGUE, one, door, base)
 
     async with NoiseServer() as server:
-        bases = {name: server.base(name) for name in (*(s.name for s in NOISE), *BEHAVIOURS)}
-        bases |= {where: where for where in NOWHERE}
+        bases = {name: server.base(name) for name in BEHAVIOURS} | {where: where for where in NOWHERE}
         await asyncio.gather(*(hear(name, base) for name, base in bases.items()))
         asked = len(server.seen)
     wrong = {name: verdict for name, verdict in said.items() if not isinstance(verdict, Undecided)}
     assert wrong == {}
-    assert asked >= len(NOISE), "the key was not sent, so nothing was shown"
+    assert asked >= len(BEHAVIOURS), "the key was not sent, so nothing was shown"
 
 
 ODD = (
     "", "\0", "\ud800", " ", "é" * 10, "٣٣٣", "a" * 70_000, "%", "../..", "@", "[", "[::1", "http://[", "1e9", "-1",
-    "{}", "null", "[]", "\n", "a\r\nb: c", "a:b:c", "\u202e", "\U0001f600", "a" * 63 + "." + "b" * 300, "https://",
+    "{}", "null", "[]", '{"a":' * 20_000, "\n", "a\r\nb: c", "a:b:c", "\u202e", "\U0001f600", "https://",
+    "a" * 63 + "." + "b" * 300,
 )  # fmt: skip
-ANSWERS = (b"{}", b"[]", b"null", b'"x"', b"7", b'{"error":null}', b'{"error":{"code":null,"message":[1]}}', b"[[]]",
-           b'{"a":1e999}', b"\xff", b'{"error":{"type":7},"errors":{}}', b"<a/>")  # fmt: skip
+ANSWERS = (b"{}", b"[]", b"null", b'"x"', b"7", b'{"error":null}', b'{"error":{"code":null,"message":[1]}}',
+           b"[" * 60_000, b"[[]]", b'{"a":1e999}', b"\xff", b'{"error":{"type":7},"errors":{}}', b"<a/>")  # fmt: skip
 
 
 class Shrug:

@@ -138,25 +138,31 @@ class Manifest:
     """Every call that may leave, and nothing else."""
 
     def __init__(self, calls: Iterable[Call], overrides: Mapping[str, str]) -> None:
-        """Compile. Raises `RefusedError` for a call or a `base_url` that cannot be read."""
+        """Take what may leave; a call is compiled when it is first made. Raises `RefusedError` for a bad `base_url`."""
         for kind, base in overrides.items():
             _check_base(kind, base)
-        self._matchers = {call: _Matcher(call, overrides.get(call.kind)) for call in calls}
+        self._calls, self._overrides = frozenset(calls), overrides
+        self._compiled: dict[Call, _Matcher] = {}
+
+    def _matcher(self, call: Call) -> _Matcher:
+        """Return what a URL of this call must be. Raises `RefusedError` where it is not on the manifest."""
+        if call not in self._calls:
+            raise RefusedError("the call is not on the manifest")
+        matcher = self._compiled.get(call)
+        if matcher is None:
+            matcher = self._compiled[call] = _Matcher(call, self._overrides.get(call.kind))
+        return matcher
 
     def match(self, call: Call, url: str) -> Target:
         """Return where an HTTP request of this call goes. Raises `RefusedError`."""
-        matcher = self._matchers.get(call)
-        if matcher is None:
-            raise RefusedError("the call is not on the manifest")
+        matcher = self._matcher(call)
         if matcher.method == "LOGIN" or matcher.scheme not in _PORTS:
             raise RefusedError("the call is a log-in, not an HTTP request")
         return matcher.match(url)
 
     def admits(self, call: Call, host: str, port: int) -> tuple[str, int]:
         """Return the canonical host and port of a log-in of this call. Raises `RefusedError`."""
-        matcher = self._matchers.get(call)
-        if matcher is None:
-            raise RefusedError("the call is not on the manifest")
+        matcher = self._matcher(call)
         if matcher.method != "LOGIN":
             raise RefusedError("the call is an HTTP request, not a log-in")
         return matcher.admits(host, port)

@@ -185,7 +185,7 @@ async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str
     text = credential.parts["secret"].reveal()
     try:
         key = msgspec.json.decode(text.encode("utf-8", "replace"), type=KeyFile)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return Undecided(Doubt.INCOMPLETE, note="this is not a whole service-account key file")
     if key.universe_domain != "googleapis.com":
         return Undecided(Doubt.UNSUPPORTED, note="the key is of another Google Cloud universe")
@@ -228,7 +228,7 @@ def listing(reply: Reply) -> frozenset[str] | None:
     """Return the key ids of a public list; `None` when this is none."""
     try:
         found = msgspec.json.decode(reply.body, type=dict[str, str])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return None
     good = reply.status == 200 and found and all("BEGIN CERTIFICATE" in c for c in found.values())
     return frozenset(found) if good else None

@@ -154,7 +154,7 @@ async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str
     """Offer the refresh token."""
     try:
         file = msgspec.json.decode(credential.parts["secret"].reveal().encode("utf-8", "replace"), type=File)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return Undecided(Doubt.INCOMPLETE, note="this is not a whole credential file of a person")
     url = f"{base_url.rstrip('/')}/token" if base_url else _TOKEN
     form = {
