@@ -31,6 +31,7 @@ from lapse.sections import (
     NotifyConfig,
     OwnerRule,
     PolicyRule,
+    TracesConfig,
 )
 from lapse.web.settings import ServeConfig
 
@@ -163,6 +164,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     owner: tuple[OwnerRule, ...] = ()
     notify: NotifyConfig = NotifyConfig()
     metrics: MetricsConfig = MetricsConfig()
+    traces: TracesConfig = TracesConfig()
     serve: ServeConfig = ServeConfig()
     fleet: FleetConfig = FleetConfig()
 

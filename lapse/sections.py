@@ -176,6 +176,12 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     textfile: str = ""
 
 
+class TracesConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[traces]`: where spans of nights, chunks and calls go, by OTLP over HTTP. Needs the extra `lapse[otel]`."""
+
+    endpoint: str = ""
+
+
 class FleetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[fleet]`: many workers on one PostgreSQL. `url` is its address or, with a password in it, a reference to that.
 

@@ -28,6 +28,7 @@ class Chunk(Struct, frozen=True):
     """Keys of one vendor, to be asked about in one run.
 
     `look` is 2 for those that were refused in this run and are looked at again. `until`: begin nothing after it.
+    `trace` is the night's W3C traceparent where it is traced.
     """
 
     run: int
@@ -36,6 +37,7 @@ class Chunk(Struct, frozen=True):
     ids: tuple[CredentialID, ...]
     look: int = 1
     until: datetime | None = None
+    trace: str = ""
 
 
 class Told(Struct, frozen=True):

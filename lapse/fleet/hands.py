@@ -24,6 +24,7 @@ from lapse.fleet.pen import PATIENCE, Pen
 from lapse.ledger import EventKind, LedgerError, Run
 from lapse.output import jsonv1
 from lapse.output.console import safe, say
+from lapse.traces import traces
 from verifier.egress import Egress
 from verifier.model import Dead, Doubt
 from verifier.ports import Judged
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lapse.commands.setup import Setup
     from lapse.fleet.chunk import Chunk
     from lapse.ledger import Ledger
+    from lapse.traces import Traces
     from verifier.egress import Exchange
     from verifier.ports import Due
     from verifier.verify import Event, Terms
@@ -48,13 +50,14 @@ SKEW = 15.0
 
 @dataclass
 class Tally:
-    """What one chunk has come to so far."""
+    """What one chunk has come to so far. `trace` is its span's `traceparent`."""
 
     said: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     throttled: Counter[str] = field(default_factory=Counter)
     alarms: list[tuple[str, int, str]] = field(default_factory=list)
     left: bool = False
+    trace: str = ""
 
     def told(self) -> Told:
         """Return it as it is handed back."""
@@ -68,9 +71,15 @@ class Hands:
     """
 
     def __init__(
-        self, setup: Setup, ledger: Ledger, alive: Callable[[], float] = time.monotonic, patience: float = PATIENCE
+        self,
+        setup: Setup,
+        ledger: Ledger,
+        alive: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE,
+        spans: Traces | None = None,
     ) -> None:
         """Take the set-up and the open ledger; `patience` in seconds with a ledger that is away."""
+        self._spans = traces(setup.config) if spans is None else spans
         self._setup, self._ledger, self._alive = setup, ledger, alive
         self._loop = uvloop.new_event_loop()
         self._pen = Pen(ledger, alive, patience)
@@ -112,13 +121,19 @@ class Hands:
             self._loop.call_soon_threadsafe(limit.reschedule, self._loop.time() + grace)
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, grace + GRACE)
+        self._spans.close()
 
     # ── one chunk ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, chunk: Chunk) -> Told:
+        about: dict[str, str | int] = {"lapse.run": chunk.run, "lapse.vendor": chunk.vendor, "lapse.look": chunk.look}
+        with self._spans.span("chunk", about | {"lapse.keys": len(chunk.ids)}, chunk.trace) as trace:
+            return await self._ask(chunk, trace)
+
+    async def _ask(self, chunk: Chunk, trace: str) -> Told:
         run = Run(chunk.run, chunk.started, resumed=True)
         terms = self._setup.terms(wait=False)
-        tally = Tally()
+        tally = Tally(trace=trace)
         if self._stopping.is_set():
             tally.left = True
             return tally.told()
@@ -219,5 +234,6 @@ class Hands:
         if tally is None:
             return
         tally.calls[kind] += 1
+        self._spans.call(exchange, tally.trace)
         if exchange.status == 429 or exchange.trouble is Doubt.THROTTLED:
             tally.throttled[kind] += 1

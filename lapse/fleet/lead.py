@@ -80,6 +80,7 @@ class Lead:
         self._firsts: Counter[str] = Counter()
         self._number = 0
         self._heard = time.monotonic()
+        self._trace = ""
 
     def __enter__(self) -> Self:
         """Connect; a `Stop` when there is no database, or no worker ever was there."""
@@ -116,8 +117,12 @@ class Lead:
             self._collect(ends, lambda _vendor: None)
         return len(found)
 
-    def ask(self, run: Run, due: Mapping[str, Iterable[Due]], ends: Ends, *, wait: bool) -> None:
-        """Have everything in `due` asked about, once each; `wait` for the second looks at what just died."""
+    def ask(self, run: Run, due: Mapping[str, Iterable[Due]], ends: Ends, *, wait: bool, trace: str = "") -> None:
+        """Have everything in `due` asked about, once each; `wait` for the second looks at what just died.
+
+        `trace` is the `traceparent` of the night's span.
+        """
+        self._trace = trace
         by_vendor: dict[str, dict[str, list[CredentialID]]] = defaultdict(dict)
         for kind, items in due.items():
             if ids := [item.credential.id for item in items]:
@@ -125,7 +130,7 @@ class Lead:
         rows = []
         for vendor, kinds in by_vendor.items():
             chunks = cut(kinds, self._most(kinds))
-            rows.append([Chunk(run.id, run.started, vendor, ids, until=_until(ends)) for ids in chunks])
+            rows.append([Chunk(run.id, run.started, vendor, ids, until=_until(ends), trace=trace) for ids in chunks])
         for column in zip_longest(*rows):  # every vendor's first, then every vendor's second, …
             for chunk in column:
                 if chunk is not None:
@@ -232,7 +237,7 @@ class Lead:
             part = found[start : start + most]
             ids = tuple(o.item.credential.id for o in part)
             wait = (part[-1].ready - now).total_seconds()
-            self._queue(Chunk(run.id, run.started, vendor, ids, 2, _until(ends)), max(0.0, wait))
+            self._queue(Chunk(run.id, run.started, vendor, ids, 2, _until(ends), self._trace), max(0.0, wait))
 
 
 def _until(ends: Ends) -> datetime | None:

@@ -25,6 +25,7 @@ from lapse.nightly.spool import place, take_in
 from lapse.notify import Notifier, items
 from lapse.output.console import Progress, say
 from lapse.owners import Owners
+from lapse.traces import traces
 from verifier.model import Doubt
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lapse.ledger import Ledger, Run
     from lapse.notify import Sender
     from lapse.policy import Rotation, Subject
+    from lapse.traces import Traces
     from verifier.egress import Exchange
     from verifier.ports import Due
     from verifier.verify import Alarm
@@ -97,6 +99,7 @@ class Nightly:
         plan: Plan,
         send: Sender | None = None,
         rotation: Rotation | None = None,
+        spans: Traces | None = None,
     ) -> None:
         """Read owners and resolve every reference first, so that a mistake costs no night."""
         self._setup, self._ledger, self._plan = setup, ledger, plan
@@ -118,6 +121,8 @@ class Nightly:
         self._lead: Lead | None = None
         self._given_up = 0
         self._run: Run | None = None
+        self._spans = traces(config) if spans is None else spans
+        self._trace = ""
 
     def _opener(self) -> Rotation | None:
         if not any(rule.action == "rotate" for rule in self._config.policy):
@@ -128,6 +133,14 @@ class Nightly:
 
     def run(self) -> Night:
         """Do it. Raises `Stop` and `LedgerError`, KeyboardInterrupt when interrupted: the next one then goes on."""
+        try:
+            with self._spans.span("night", {"lapse.ledger": self._ledger.name}) as self._trace:
+                return self._night()
+        finally:
+            if lost := self._spans.close():
+                say(lost)
+
+    def _night(self) -> Night:
         began = datetime.now(UTC)
         intake = Intake(self._setup, self._ledger, quiet=self._plan.quiet)
         sources = Sources(self._setup, intake, self._memory, quiet=self._plan.quiet)
@@ -251,7 +264,7 @@ class Nightly:
         """Have the fleet ask, as `_round` does."""
         self._ledger.record(list(hidden(self._ledger, Select())), run)
         wait = self._config.verify.wait if self._plan.wait is None else self._plan.wait
-        lead.ask(run, feeds, self._gate, wait=wait)
+        lead.ask(run, feeds, self._gate, wait=wait, trace=self._trace)
         self._gate.cut_off |= lead.left
         return self._over(run)
 
@@ -268,6 +281,7 @@ class Nightly:
     def _hear(self, exchange: Exchange) -> None:
         kind = exchange.call.kind
         self._calls[kind] += 1
+        self._spans.call(exchange, self._trace)
         if exchange.status == 429 or exchange.trouble is Doubt.THROTTLED:
             self._throttled[kind] += 1
 
