@@ -42,6 +42,7 @@ def options(verb: str) -> set[str]:
         ("systemd/lapse-nightly.service", "nightly"),
         ("systemd/lapse-worker.service", "worker"),
         ("compose/compose.yaml", "nightly"),
+        ("compose/compose.yaml", "worker"),
         ("kubernetes/nightly.yaml", "nightly"),
         ("kubernetes/fleet.yaml", "worker"),
     ],
@@ -196,14 +197,36 @@ def test_the_written_policies_are_of_this_manifest(generate: ModuleType) -> None
 # ── compose, GitHub, GitLab ────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_container_is_locked_down() -> None:
-    service = documents(DEPLOY / "compose/compose.yaml")[0]["services"]["nightly"]
+def compose() -> dict[str, Any]:
+    return documents(DEPLOY / "compose/compose.yaml")[0]
+
+
+@pytest.mark.parametrize(("name", "user"), [("nightly", "10001"), ("worker", "10001"), ("database", "999")])
+def test_the_containers_are_locked_down(name: str, user: str) -> None:
+    service = compose()["services"][name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["user"] == "10001:10001"
-    assert not {"privileged", "network_mode", "pid", "devices"} & service.keys()
+    assert service["user"] == f"{user}:{user}"
+    assert not {"privileged", "network_mode", "pid", "devices", "ports"} & service.keys()
     assert "USER 10001:10001" in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_a_fleet_of_containers_meets_at_a_database_that_nobody_else_reaches() -> None:
+    made = compose()
+    worker, database = made["services"]["worker"], made["services"]["database"]
+    assert worker["profiles"] == database["profiles"] == ["fleet"]
+    assert "profiles" not in made["services"]["nightly"], "one machine needs neither"
+    assert worker["restart"] == "always", "it ends itself when it loses touch"
+    assert worker["depends_on"]["database"] == {"condition": "service_healthy"}
+    assert "container_name" not in worker, "any number of them"
+    assert not any(v.startswith("ledger") for v in worker["volumes"]), "what it knows is in PostgreSQL"
+    assert made["networks"]["database"] == {"internal": True}
+    assert database["networks"] == ["database"]
+    assert set(database["networks"]) < set(worker["networks"])
+    assert set(database["secrets"]) == set(made["secrets"])
+    assert "POSTGRES_PASSWORD" not in database["environment"]
+    assert int(database["image"].partition(":")[2]) >= 14
 
 
 @pytest.mark.parametrize(
