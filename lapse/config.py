@@ -93,6 +93,7 @@ class EgressConfig(Struct, frozen=True, forbid_unknown_fields=True):
     proxy: str = ""
     no_proxy: str = ""
     ca_bundle: str = ""
+    known_hosts: str = ""
     contact: str = ""
 
 

@@ -83,13 +83,15 @@ class Trouble(Struct, frozen=True):
 class Admitted(Struct, frozen=True):
     """A host that passed the door's address check: connect to `address` (an IP) only, TLS name `host`.
 
-    `roots` are certificates (PEM) of the config's own authorities, trusted besides the public ones.
+    `roots` are certificates (PEM) of the config's own authorities, trusted besides the public ones; `known_hosts` is
+    the text of the config's file of SSH host keys.
     """
 
     host: str
     address: str
     port: int
     roots: tuple[bytes, ...] = ()
+    known_hosts: str = ""
 
 
 class Door(Protocol):

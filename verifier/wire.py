@@ -223,6 +223,10 @@ class Stream:
         except asyncio.LimitOverrunError:
             raise WireError(Doubt.AMBIGUOUS, "the server sent what no handshake holds") from None
 
+    async def some(self) -> bytes:
+        """Return what has come, at most `LONGEST` bytes of it; nothing at the end."""
+        return await self._reader.read(LONGEST)
+
     async def write(self, data: bytes) -> None:
         """Send `data`."""
         self._writer.write(data)

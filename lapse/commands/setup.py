@@ -109,6 +109,7 @@ class Setup:
             retries=v.retries,
             budget=v.retry_budget.seconds,
             contact=e.contact,
+            known_hosts=str(Path(e.known_hosts).expanduser()) if e.known_hosts else None,
         )
 
     def terms(self, *, wait: bool | None = None) -> Terms:

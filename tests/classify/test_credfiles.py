@@ -69,6 +69,7 @@ def parts(text: str) -> dict[str, str]:
         ("jdbc:oracle:thin:u/p@//h:1521/svc", GENERIC, "username=u password=p host=h port=1521 database=svc"),
         ("jdbc:oracle:thin:u/p@h:1521:SID", GENERIC, "username=u password=p host=h port=1521 database=SID"),
         ("jdbc:db2://h:50000/d:user=u;password=p;", GENERIC, "host=h port=50000 database=d username=u password=p"),
+        ("ssh://u:p@h:2222/home/u", "ssh_password", "username=u password=p host=h port=2222 path=home/u"),
         ("smtp://u%40x.test:p@mail.test:587", "smtp", "username=u@x.test password=p host=mail.test port=587"),
         ("smtps://u:p@mail.test", "smtp", "username=u password=p host=mail.test scheme=smtps"),
         ("imaps://u:p@mail.test:993/INBOX", "imap",
@@ -79,6 +80,26 @@ def parts(text: str) -> dict[str, str]:
 )  # fmt: skip
 def test_connection_strings_of_other_dialects(text: str, kind: str, expected: str) -> None:
     assert classify(text) == (kind, parts(expected))
+
+
+@pytest.mark.parametrize(
+    ("rule", "label", "kind"),
+    [
+        ("generic-api-key", "OPENSSH ", "ssh_key"),
+        ("private-key", "OPENSSH ", "ssh_key"),
+        ("generic-api-key", "RSA ", "private_key_tls"),
+        ("private-key", "", "private_key_tls"),
+    ],
+)
+def test_a_private_key_is_sshs_by_its_form(rule: str, label: str, kind: str) -> None:
+    text = f"-----BEGIN {label}PRIVATE KEY-----\n{OPAQUE}\n-----END {label}PRIVATE KEY-----\n"
+    assert classify(text, rule) == (kind, {"secret": text})
+
+
+def test_a_private_key_is_sshs_by_a_rule_that_says_so() -> None:
+    text = f"-----BEGIN RSA PRIVATE KEY-----\n{OPAQUE}\n-----END RSA PRIVATE KEY-----\n"
+    claim = Claim("github", "github_ssh_private_key", Secret(text), Place(SourceKind.OTHER), 1, {}, None)
+    assert CLASSIFIER.classify(claim).provider == "ssh_key"
 
 
 def kubeconfig(user: str, server: str = "https://K8s.acme.test:6443", current: str = "a") -> str:

@@ -34,6 +34,7 @@ async def real_door(
     private: bool = True,
     resolver: Resolver = resolve,
     ca_bundle: str | None = None,
+    known_hosts: str | None = None,
 ) -> AsyncIterator[Egress]:
     """Open the product's own door, which lets loopback through only when `private`."""
     settings = Settings(
@@ -42,6 +43,7 @@ async def real_door(
         budget=10.0,
         retries=0,
         ca_bundle=ca_bundle,
+        known_hosts=known_hosts,
     )
     overrides = {k.id: base_url for k in kinds} if base_url else {}
     calls = [call for kind in kinds for call in kind.manifest()]

@@ -222,7 +222,6 @@ async def test_what_is_no_file_server_is_no_verdict(talk: Talk, why: Doubt) -> N
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ({"scheme": "sftp"}, Doubt.UNSUPPORTED),
         ({"username": "Anonymous"}, Doubt.INCOMPLETE),
     ],
 )

@@ -43,6 +43,8 @@ _MAX_TOKENS = 32
 _SHORTEST_NAME = 3
 _RECENT = 1024
 _JWT = "jwt"
+_TLS_KEY, _SSH_KEY = "private_key_tls", "ssh_key"
+_PRIVATE_KEYS = frozenset({_TLS_KEY, _SSH_KEY})
 _LOOSE = frozenset({"basic_auth_url", "npm", "ghcr_generic_registry"})
 """Kinds that any token may be given to as a password: where its own shape speaks, that goes first."""
 _SPECIFIC = frozenset({Says.KIND, Says.CHOICE})
@@ -261,7 +263,7 @@ class Classifier:
             bare, begun = self.index.bare(text), self.index.begins(text)
             return (GENERIC, part, text, (*_ids(sorted(begun)), *bare) if begun else bare)
         if alias.says is Says.PRIVATE_KEY:
-            return (KindID("private_key_tls"), "secret", text, ())
+            return (KindID(_TLS_KEY), "secret", text, ())
         return (GENERIC, "password" if alias.says is Says.CONNECTION_STRING else part, text, ())
 
     def _named(self, text: str, hits: list[Shape], alias: Alias, *, forced: bool) -> _Choice | None:
@@ -368,8 +370,11 @@ class Classifier:
         found = split.pem(text)
         if found is None:
             return None
-        kind = KindID(alias.kinds[0]) if alias.says is Says.KIND else KindID("private_key_tls")
-        return split.Split(kind, {"secret": found})
+        if alias.says is Says.KIND and alias.kinds[0] not in _PRIVATE_KEYS:
+            return split.Split(KindID(alias.kinds[0]), {"secret": found})
+        # only SSH has keys of this form; which of the others a key of a common form is for, the rule may know
+        ssh = "-----BEGIN OPENSSH PRIVATE KEY-----" in found or alias.kinds[:1] == (_SSH_KEY,)
+        return split.Split(KindID(_SSH_KEY if ssh else _TLS_KEY), {"secret": found})
 
     def _uri(self, text: str, alias: Alias, *, forced: bool) -> split.Split | None:
         found = split.uri(text)
@@ -435,7 +440,7 @@ class Classifier:
         if alias.says is Says.CHOICE:
             return GENERIC, _ids(alias.kinds) if len(alias.kinds) > 1 else ()
         if alias.says is Says.PRIVATE_KEY:
-            return KindID("private_key_tls"), ()
+            return KindID(_TLS_KEY), ()
         return (KindID(_JWT) if alias.says is Says.JWT else GENERIC), _ids(sorted(begun))
 
 

@@ -29,7 +29,7 @@ SCHEMES = {
     "amqp": "rabbitmq", "amqps": "rabbitmq",
     "ldap": "ldap", "ldaps": "ldap",
     "mssql": "sqlserver", "sqlserver": "sqlserver",
-    "ftp": "sftp_ftp", "ftps": "sftp_ftp", "sftp": "sftp_ftp",
+    "ftp": "sftp_ftp", "ftps": "sftp_ftp", "sftp": "sftp_ftp", "ssh": "ssh_password", "scp": "ssh_password",
     "smtp": "smtp", "smtps": "smtp", "submission": "smtp",
     "imap": "imap", "imaps": "imap",
     "http": "basic_auth_url", "https": "basic_auth_url",

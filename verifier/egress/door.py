@@ -15,7 +15,7 @@ from verifier.egress.address import RefusedError, Resolver, allowed, literal, lo
 from verifier.egress.breaker import Breaker
 from verifier.egress.limiter import Clock, HasLimits, Limiter, Limits, Sleep
 from verifier.egress.manifest import Manifest, Target
-from verifier.egress.plumbing import Settings, proxies, trust
+from verifier.egress.plumbing import Settings, host_keys, proxies, trust
 from verifier.egress.retry import again, passing, retry_after
 from verifier.egress.services import look_up
 from verifier.egress.transport import Answer, Pin, Reqwest, Transport, Wire, reads_as
@@ -109,6 +109,7 @@ class Egress:
         self._proxies = proxies(settings, environ)
         own = trust(settings, environ)
         self._roots = own.pems
+        self._host_keys = host_keys(settings)
         self._direct_route = "ca" if own.custom else "direct"
         self._transport = transport or Reqwest(
             user_agent=settings.user_agent, deadline=settings.deadline, roots=own.pems
@@ -344,7 +345,8 @@ class Egress:
         target = Target(call.scheme, *place)
         result: Admitted | Trouble
         try:
-            result = Admitted(place[0], (await self._resolve(*place, plain=False))[0], place[1], self._roots)
+            address = (await self._resolve(*place, plain=False))[0]
+            result = Admitted(place[0], address, place[1], self._roots, self._host_keys)
         except RefusedError as e:
             result = Trouble(Doubt.REFUSED, f"{place[0]} {e}", place[0])
         except OSError:

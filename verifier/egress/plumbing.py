@@ -37,7 +37,7 @@ class Settings(Struct, frozen=True):
     """The `[egress]` table of the config. Times are seconds; `None` leaves the choice to the environment.
 
     `deadline` bounds one whole call, `budget` all tries of one request; `retries` counts tries after the first;
-    `contact` goes into the User-Agent.
+    `contact` goes into the User-Agent; `known_hosts` is a file of SSH host keys as OpenSSH keeps them.
     """
 
     allow_private: tuple[Network, ...] = ()
@@ -48,6 +48,7 @@ class Settings(Struct, frozen=True):
     retries: int = 2
     budget: float = 20.0
     contact: str = ""
+    known_hosts: str | None = None
 
     @property
     def user_agent(self) -> str:
@@ -164,6 +165,21 @@ def trust(settings: Settings, environ: Mapping[str, str]) -> Trust:
         if text and os.path.realpath(text) not in system:
             pems |= dict.fromkeys(_certificates(key, Path(text)))
     return Trust(tuple(pems), custom=bool(pems))
+
+
+def host_keys(settings: Settings) -> str:
+    """Return the text of `known_hosts`. Raises `RefusedError`, naming the key, when it cannot be read."""
+    if settings.known_hosts is None:
+        return ""
+    try:
+        return Path(settings.known_hosts).read_text("utf-8")
+    except OSError as e:
+        note = f"egress.known_hosts: cannot read {settings.known_hosts} ({e.strerror}); name a file of SSH host keys"
+        raise RefusedError(note) from None
+    except UnicodeDecodeError:
+        raise RefusedError(
+            f"egress.known_hosts: {settings.known_hosts} is no text; name a file of SSH host keys"
+        ) from None
 
 
 def _certificates(key: str, path: Path) -> list[bytes]:

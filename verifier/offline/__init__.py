@@ -25,7 +25,7 @@ JWT_KINDS = frozenset({"jwt", "kubernetes_sa", "supabase_secret"})
 CANARY = "canary: calling it would alert its owner"
 """The note of a verdict on a trip-wire."""
 
-PEM_KINDS = frozenset({"private_key_tls", "github_app_key"})
+PEM_KINDS = frozenset({"private_key_tls", "github_app_key", "ssh_key"})
 
 _SECRETS = ("secret", "password", "token")
 

@@ -1,7 +1,7 @@
-"""FTP log-ins: USER and PASS inside TLS, nothing after them.
+"""FTP log-ins: USER and PASS inside TLS, nothing after them; and SFTP's, which are SSH's under another name.
 
-`ftps` begins in TLS; `ftp` asks for `AUTH TLS` first, and a server that knows none is sent no password. SFTP is SSH
-under another name and is left alone.
+`ftps` begins in TLS; `ftp` asks for `AUTH TLS` first, and a server that knows none is sent no password. Both kinds of
+server refuse by address, by lists of users and by wrong password in the same words: hence `by_address`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from verifier import ssh
 from verifier.exchange import Call
 from verifier.model import Arrival, Doubt, How, Undecided
 from verifier.spec import Confidence, Example, IdentitySpec, Kind, Limits, Rule
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from verifier.exchange import Admitted, Door
     from verifier.model import Credential, Verdict
 
-TITLE = "FTP"
+TITLE = "FTP and SFTP"
 PORT, TLS_PORT = 21, 990
 _DOCS = "https://www.rfc-editor.org/rfc/rfc959#section-4.2"
 _TLS = "https://www.rfc-editor.org/rfc/rfc4217"
@@ -43,12 +46,13 @@ def _said(code: int, text: str) -> str:
 KINDS: tuple[Kind, ...] = (
     Kind(
         id="sftp_ftp",
-        title="FTP log-in",
+        title="FTP or SFTP log-in",
         category="db",
         docs=_TLS,
         parts=("username", "password", "host"),
         optional=("port", "path", "scheme"),
         probe="code",
+        by_address=True,
         identity=IdentitySpec(principal="user"),
         limits=Limits(rate=1, burst=1, concurrency=1),
         calls=(
@@ -61,8 +65,18 @@ KINDS: tuple[Kind, ...] = (
                 reads="USER and PASS log this connection in; no folder is listed and no file is touched",
                 docs=_DOCS,
             ),
+            Call(
+                kind="sftp_ftp",
+                method="LOGIN",
+                scheme="ssh",
+                host="{host}",
+                path="/",
+                reads="authenticates at a server whose host key is known; no session is opened",
+                docs=ssh.AUTHENTICATION,
+            ),
         ),
         rule=(
+            *ssh.PASSWORD_RULES,
             Rule(
                 verdict="live",
                 status=0,
@@ -98,6 +112,7 @@ KINDS: tuple[Kind, ...] = (
             ),
         ),
         example=(
+            *ssh.PASSWORD_EXAMPLES,
             Example(
                 status=0,
                 verdict="live",
@@ -126,9 +141,12 @@ KINDS: tuple[Kind, ...] = (
 
 async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str | None = None) -> Verdict:
     """Ask whether the log-in still works."""
-    scheme = _part(credential, "scheme").removesuffix("://")
-    if scheme == "sftp":
-        return Undecided(Doubt.UNSUPPORTED, note="SFTP is SSH, for which this version has no handshake")
+    scheme = (base_url or "").partition("://")[0] or _part(credential, "scheme").removesuffix("://")
+    if scheme in {"sftp", "ssh"} or (not scheme and _part(credential, "port") == str(ssh.PORT)):
+        if not _part(credential, "username"):
+            return Undecided(Doubt.INCOMPLETE, note="the log-in has no name")
+        by_ssh = replace(kind, calls=kind.calls[1:])
+        return await login(by_ssh, credential, door, ssh.password, ssh.PORT, base_url)
     if _part(credential, "username") in _ANYBODY:
         return Undecided(Doubt.INCOMPLETE, note="anybody logs in by this name, with any password")
     tls = scheme == "ftps" and _part(credential, "port") in {"", str(TLS_PORT)}
