@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from lapse.ledger.clock import moment, moment_or_none
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from lapse.ledger.db import Database
@@ -71,7 +72,10 @@ class Happened(Struct, frozen=True):
 
 
 def _counted(n: int, name: str) -> str:
-    return f"{n} {name.removesuffix('s') if n == 1 else name}"
+    """Return `1 finding` of `findings`, `2 sealed` of `sealed`, `schema 3` of `schema`."""
+    if name == "schema":
+        return f"schema {n}"
+    return plural(n, name.removesuffix("s")) if name.endswith("s") else f"{n:,} {name}"
 
 
 def events(db: Database, before: int | None = None, limit: int = 100) -> list[Happened]:
@@ -84,8 +88,8 @@ def events(db: Database, before: int | None = None, limit: int = 100) -> list[Ha
     found = []
     for seq, at, kind, payload, digest in rows:
         said = read_payload(payload)
-        counts = [f"{s.count} {s.table if s.count != 1 else s.table[:-1]}" for s in said.rows if not said.text]
-        counts += [f"schema {n}" if name == "schema" else _counted(n, name) for name, n in said.figures.items()]
+        counts = [_counted(s.count, s.table) for s in said.rows if not said.text]
+        counts += [_counted(n, name) for name, n in said.figures.items()]
         text = said.text or ", ".join(counts) or " ".join(filter(None, (said.owner, said.canary)))
         found.append(Happened(seq, moment(at), kind, text, digest.hex()))
     return found

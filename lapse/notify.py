@@ -20,6 +20,7 @@ from lapse.ledger.chain import EventKind
 from lapse.nightly.web import Trouble, post
 from lapse.output.console import safe
 from lapse.references import resolve
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,7 +180,9 @@ def _line(item: Item) -> str:
     exposed = "public, " if k.exposure == "public" else ""
     who = f" {safe(k.principal)}" if k.principal else ""
     acted = f" → {safe(item.acted)}" if item.acted else ""
-    return f"{k.key} {k.provider}{who} ({exposed}{safe(k.owner)}, {k.days:.0f} days) {safe(k.where)}{acted}"
+    return (
+        f"{k.key} {k.provider}{who} ({exposed}{safe(k.owner)}, {plural(round(k.days), 'day')}) {safe(k.where)}{acted}"
+    )
 
 
 def items(news: DiffOut, acted: Mapping[str, str], quiet: frozenset[str] = frozenset()) -> list[Item]:

@@ -15,6 +15,7 @@ from playbooks.schema import OPEN, By, Duration, Need, Playbook, Replace, fill, 
 from rotators.interface import Style
 from rotators.step import Effect
 from verifier.model import CredentialID, KindID
+from verifier.words import plural
 
 
 class Mode(StrEnum):
@@ -362,7 +363,7 @@ class _Compiler:
             yield self.step("create", Slot.CREATE, Action.MINT, title, Effect.ADDS, undo=back, rights="mint retire")
         yield from self.lift(contained=contained)
         v = self.book.verify
-        title = f"The new key, read back from the store, is accepted {v.times} times in a row"
+        title = f"The new key, read back from the store, is accepted {plural(v.times, 'time')} in a row"
         yield self.step(
             "verify", Slot.VERIFY, Action.VERIFY, title, Effect.READS,
             times=v.times, seconds=span(v.within).total_seconds(), every=span(v.every).total_seconds(),
@@ -438,7 +439,7 @@ class _Compiler:
     def prove(self) -> Planned:
         p = self.book.prove
         window = max(span(p.window).total_seconds(), self.issuer.propagation if self.issuer else 0.0)
-        title = f"Prove the old key dead: {p.times} refusals in a row over {_said(window)}"
+        title = f"Prove the old key dead: {plural(p.times, 'refusal')} in a row over {_said(window)}"
         every = max(0.5, window / (2 * p.times))
         return self.step(
             "prove", Slot.PROVE, Action.PROVE, title, Effect.READS,

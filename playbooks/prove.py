@@ -14,6 +14,7 @@ from playbooks.bench import PREFLIGHT, SUCCESSOR
 from rotators.interface import State, Style
 from rotators.step import Done, Failed, Outcome, Waiting
 from verifier.model import Dead, Doubt, How, Live, Undecided
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,9 @@ def verify(bench: Bench, ctx: Context) -> Outcome:
     notes = [e for e in bench.notes() if e.text in {"live", "dead", "undecided"}]
     if _streak(notes, "live") >= planned.times:
         who = verdict.identity.principal if isinstance(verdict, Live) and verdict.identity else ""
-        return Done(f"accepted {planned.times} times in a row", {"principal": who or "", "accepted": _iso(notes[-1])})
+        return Done(
+            f"accepted {plural(planned.times, 'time')} in a row", {"principal": who or "", "accepted": _iso(notes[-1])}
+        )
     outage = [e.at for e in notes if e.text == "undecided"]
     began = notes[0].at if isinstance(verdict, Undecided) or not outage else outage[-1]  # an outage is not the key's
     waited = bench.world.now() - bench.resumed(began)
@@ -83,7 +86,7 @@ def verify(bench: Bench, ctx: Context) -> Outcome:
     if waited.total_seconds() < max(planned.seconds, planned.times * planned.every * 2):
         return Waiting("time", bench.after(planned.every), f"new key: {word(verdict)}")
     return Failed(
-        f"the new key was not accepted {planned.times} times in a row within {planned.seconds:g} s",
+        f"the new key was not accepted {plural(planned.times, 'time')} in a row within {planned.seconds:g} s",
         "the old one still works; `lapse undo` takes the new one back, `lapse resume` looks again",
     )
 
@@ -109,7 +112,7 @@ def prove(bench: Bench, ctx: Context) -> Outcome:
             "last_acceptance": _iso(lives[-1]) if lives else _before(ctx),
             "how": verdict.how.value,
         }
-        return Done(f"refused {len(row)} times in a row since {stable:%Y-%m-%d %H:%M:%S}", output)
+        return Done(f"refused {plural(len(row), 'time')} in a row since {stable:%Y-%m-%d %H:%M:%S}", output)
     bench.world.record(verdict, proven=False)
     began = bench.resumed(next(e.at for e in bench.notes()))
     if (bench.world.now() - began).total_seconds() > max(planned.limit, 4 * planned.seconds):
@@ -119,7 +122,7 @@ def prove(bench: Bench, ctx: Context) -> Outcome:
         )
     slower = min(len(_row(notes, "live")), 10)  # a key that goes on working is asked ever less often
     pause = max(planned.every, min(_SLOWEST, planned.every * 1.5**slower))
-    return Waiting("time", bench.after(pause), f"old key: {word(verdict)}, {len(row)} refusals in a row")
+    return Waiting("time", bench.after(pause), f"old key: {word(verdict)}, {plural(len(row), 'refusal')} in a row")
 
 
 def fresh(bench: Bench, ctx: Context) -> Outcome | None:

@@ -29,6 +29,7 @@ from rotators.interface import (
 )
 from rotators.step import Context, Done, Failed, Outcome, Step, Waiting
 from verifier.model import Dead
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,7 +148,8 @@ def _snapshot(bench: Bench) -> Trio:
         names = msgspec.json.encode([r.id for r in before]).decode()
         version = base.version if base else "nothing"
         return Done(
-            f"the owner has {len(before)} keys, the store holds {version}", {"before": names, "base": encoded(base)}
+            f"the owner has {plural(len(before), 'key')}, the store holds {version}",
+            {"before": names, "base": encoded(base)},
         )
 
     return do, _never, None

@@ -9,6 +9,7 @@ from lapse.commands.setup import Setup
 from lapse.config import found
 from lapse.exits import Exit, Stop
 from lapse.output.console import out
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ def _catalogue(setup: Setup) -> str:
     kinds = setup.catalogue
     calls = len(kinds.manifest())
     bases = f", {len(setup.base_urls)} with an address of the config's" if setup.base_urls else ""
-    return f"ok    providers: {len(kinds)} kinds of key, {calls} calls on the manifest{bases}"
+    return f"ok    providers: {plural(len(kinds), 'kind')} of key, {plural(calls, 'call')} on the manifest{bases}"
 
 
 def _egress(setup: Setup) -> str:
@@ -53,41 +54,65 @@ def _egress(setup: Setup) -> str:
 
 
 def _ledger(setup: Setup) -> str:
-    from lapse.ledger import made  # SQLAlchemy is slow to import
-    from lapse.ledger.db import is_postgres, path_of, shown
+    from lapse.ledger.db import is_postgres, path_of, shown  # SQLAlchemy is slow to import
     from lapse.ledger.errors import LedgerError
 
     address = setup.config.ledger_url
     try:
-        where = shown(address)
-        if is_postgres(address) and not made(address):
-            return f"ok    ledger: {where} (its tables will be made at first use)"
+        where, there = shown(address), _there(address)
         path = None if is_postgres(address) else path_of(address)
     except LedgerError as e:
         raise Stop(str(e)) from None
-    if path is not None and not path.exists():
+    if not there:
+        if path is None:
+            return f"ok    ledger: {where} (its tables will be made at first use)"
         parent = next((p for p in path.parents if p.exists()), path.parent)
         if not os.access(parent, os.W_OK):
             raise Stop(f"ledger: {parent} cannot be written; set ledger.url")
         return f"ok    ledger: {path} (will be made at first use)"
     with setup.ledger() as ledger:
         status = ledger.status()
-    return f"ok    ledger: {where}, {status.keys} keys, {status.findings} findings, {status.events} events"
+    said = ", ".join((plural(status.keys, "key"), plural(status.findings, "finding"), plural(status.events, "event")))
+    return f"ok    ledger: {where}, {said}"
+
+
+def _there(address: str) -> bool:
+    """Say whether there is a ledger yet. None is made by asking."""
+    from lapse.ledger import made  # SQLAlchemy is slow to import
+    from lapse.ledger.db import is_postgres, path_of
+
+    return made(address) if is_postgres(address) else path_of(address).exists()
 
 
 def _key(setup: Setup) -> str:
-    reference = setup.config.ledger.key
-    if not reference:
-        return "note  sealing key: none, so secrets are kept for the run only; `lapse ledger init` makes one"
     from lapse.ledger.errors import LedgerError  # SQLAlchemy is slow to import
     from lapse.ledger.keys import key_source
 
+    reference = setup.config.ledger.key
     try:
-        source = key_source(reference)
-        if source.unwrap(source.wrap(b"doctor")) != b"doctor":
-            raise Stop(f"ledger.key: {reference} does not unwrap what it wraps")
+        if reference:
+            source = key_source(reference)
+            if source.unwrap(source.wrap(b"doctor")) != b"doctor":
+                raise Stop(f"ledger.key: {reference} does not unwrap what it wraps")
+        opens = _opens(setup)
     except LedgerError as e:
-        if reference.startswith("file:") and "ledger init" not in str(e):
+        if reference.startswith("file:") and "cannot be read" in str(e) and "ledger init" not in str(e):
             raise Stop(f"{e}; `lapse ledger init` makes it") from None
         raise Stop(str(e)) from None
-    return f"ok    sealing key: {reference}"
+    if not reference:
+        return "note  sealing key: none, so secrets are kept for the run only; `lapse ledger init` makes one"
+    return f"ok    sealing key: {reference}{', which opens this ledger' if opens else ''}"
+
+
+def _opens(setup: Setup) -> bool:
+    """Say whether the configured key was tried on a ledger; one that it does not open is a `LedgerError`."""
+    from lapse.ledger.errors import LedgerError  # SQLAlchemy is slow to import
+
+    try:
+        if not _there(setup.config.ledger_url):
+            return False
+        ledger = setup.ledger()
+    except (Stop, LedgerError):  # what is wrong with the ledger was said in the line before
+        return False
+    with ledger:
+        return bool(ledger.id_key)

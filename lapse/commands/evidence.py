@@ -18,6 +18,7 @@ from lapse.exits import Exit, Stop
 from lapse.ledger import LedgerError
 from lapse.output.console import out, safe, say
 from playbooks.journal import Unknown
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from lapse.evidence.model import EvidenceFile
@@ -117,7 +118,8 @@ def _told(file: Path, found: Audit) -> Exit:
     run = body.evidence.run
     how = run.outcome or run.status
     out(f"whole: evidence of {safe(run.run)} ({safe(body.evidence.key.key)}, {safe(how)})")
-    out(f"made {body.made:%Y-%m-%d %H:%M:%S} UTC by {safe(body.made_by)}, {len(body.ledger.events)} ledger events")
+    events = plural(len(body.ledger.events), "ledger event")
+    out(f"made {body.made:%Y-%m-%d %H:%M:%S} UTC by {safe(body.made_by)}, {events}")
     out(f"signed by {by}: {whose}")
     return Exit.OK
 

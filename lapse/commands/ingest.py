@@ -10,13 +10,14 @@ from lapse.commands.pull import pull, pulls
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
 from lapse.output import jsonv1
-from lapse.output.console import out, plural, raw, safe, say
+from lapse.output.console import out, raw, safe, say
 from verifier.classify import Classifier, classify_all
 from verifier.fingerprint import Fingerprinter
 from verifier.ingest.interface import UnreadableReport
 from verifier.ingest.read import read
 from verifier.model import Claim, Credential, Skipped
 from verifier.secret import Secret
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,7 +61,7 @@ class _Told:
 
     def end(self) -> None:
         if self.skipped > SHOWN:
-            say(f"{self._name}: {self.skipped - SHOWN} more rows were skipped", quiet=self._quiet)
+            say(f"{self._name}: {plural(self.skipped - SHOWN, 'more row')} skipped", quiet=self._quiet)
 
 
 class Intake:
@@ -227,11 +228,14 @@ def tell(intake: Intake, *, keeps: bool, json: bool, quiet: bool) -> Exit:
             out(f"{safe(f.file)}: {f.format}, {plural(f.findings, 'finding')}, {f.skipped} skipped{whole}")
         out(f"{plural(result.findings, 'finding')} → {plural(result.keys, 'distinct key')} → {result.new} new")
     if result.incomplete:
-        say(f"{result.incomplete} findings hold no secret (redacted or hashed); --source reads it back", quiet=quiet)
+        say(
+            f"{plural(result.incomplete, 'finding')} without a secret (redacted or hashed); --source reads it back",
+            quiet=quiet,
+        )
     if result.unknown_rules:
         named = ", ".join(safe(r) for r in list(result.unknown_rules)[:5])
-        total = sum(result.unknown_rules.values())
-        say(f"{total} findings are of {len(result.unknown_rules)} rules nobody knows here: {named}", quiet=quiet)
+        total, rules = sum(result.unknown_rules.values()), plural(len(result.unknown_rules), "rule")
+        say(f"{plural(total, 'finding')} of {rules} that nobody knows here: {named}", quiet=quiet)
     if not keeps and not quiet:
         say("no sealing key is configured: secrets are kept for this run only (`lapse ledger init` makes one)")
     if intake.failed and not intake.files:

@@ -13,6 +13,7 @@ from lapse.config import data_dir
 from lapse.exits import Exit, Stop
 from lapse.ledger import Head, LedgerError, open_ledger
 from lapse.output.console import out, raw, say
+from verifier.words import plural
 
 
 def init(reference: str | None, config: Path | None) -> Exit:
@@ -61,8 +62,8 @@ def check(head: Path | None, config: Path | None) -> Exit:
     for p in result.problems:
         where = f"{p.table}{f' row {p.row}' if p.row is not None else ''}{f', event {p.event}' if p.event else ''}"
         out(f"{where}: {p.what}")
-    said = "whole" if result.ok else f"{len(result.problems)} problems"
-    say(f"{result.events} events, {result.rows} rows: {said}")
+    said = "whole" if result.ok else plural(len(result.problems), "problem")
+    say(f"{plural(result.events, 'event')}, {plural(result.rows, 'row')}: {said}")
     return Exit.OK if result.ok else Exit.BROKE
 
 

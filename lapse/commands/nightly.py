@@ -16,6 +16,7 @@ from lapse.nightly.night import Night, Nightly, Plan, sentence, write_reports
 from lapse.output import jsonv1
 from lapse.output.console import raw, safe, say
 from lapse.sections import DURATION, Duration
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from lapse.ledger import Ledger
@@ -97,9 +98,9 @@ def _print(night: Night, options: Options) -> None:
         if a.said and not a.again:
             say(f"{a.key}: {safe(a.said)} ({safe(a.rule)})")
     if night.lacking:
-        say(f"{night.lacking} due keys cannot be asked about: their secrets are not kept")
-    calls = sum(night.calls.values())
-    say(f"asked about {night.asked} keys in {calls} calls; {night.told} told: {sentence(night.diff)}")
+        say(f"{plural(night.lacking, 'due key')} cannot be asked about: no secret is kept")
+    calls = plural(sum(night.calls.values()), "call")
+    say(f"asked about {plural(night.asked, 'key')} in {calls}; {night.told} told: {sentence(night.diff)}")
     if night.cut_off:
         say("the night ended before all was asked; the next one goes on from here")
 

@@ -18,6 +18,7 @@ from playbooks.schema import HIDDEN
 from playbooks.specfile import PlaybookError, library, lint
 from playbooks.world import Unready
 from verifier.model import Live
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from lapse.ledger import Key, Ledger
@@ -71,7 +72,8 @@ def check(files: list[Path], config: Path | None) -> Exit:
         for mistake in lint(raw, str(file), kinds):
             found += 1
             out(mistake)
-    out(f"{found} mistakes in {len(files)} files" if found else f"{len(files)} files, no mistake")
+    read = plural(len(files), "file")
+    out(f"{plural(found, 'mistake')} in {read}" if found else f"{read}, no mistake")
     return Exit.USAGE if found else Exit.OK
 
 

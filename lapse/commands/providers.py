@@ -11,6 +11,7 @@ from lapse.exits import Exit, Stop
 from lapse.output.console import out, raw, say, table
 from verifier.shapes import rows
 from verifier.spec import Probe
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sized
@@ -33,7 +34,8 @@ def run(config: Path | None, coverage: str | None, *, calls: bool, json: bool) -
         rows = ((k.id, k.vendor, k.category, _probe(k), k.title) for k in catalogue)
         table(("KIND", "VENDOR", "CATEGORY", "PROBE", "WHAT"), rows)
         able = sum(k.probe != "none" for k in catalogue)
-        say(f"{len(catalogue)} kinds of key of {len({k.vendor for k in catalogue})} vendors, {able} verified")
+        vendors = plural(len({k.vendor for k in catalogue}), "vendor")
+        say(f"{plural(len(catalogue), 'kind')} of key of {vendors}, {able} verified")
     return Exit.OK
 
 

@@ -9,6 +9,7 @@ from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
 from lapse.ledger import LedgerError
 from lapse.output.console import say
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,5 +34,5 @@ def run(names: tuple[str, ...], config: Path | None, *, dead: bool) -> Exit:
         if database
         else "a reader holds the log; run it again"
     )
-    say(f"the secrets of {done.keys} keys are gone{'' if done.flushed else f' ({held})'}")
+    say(f"the secrets of {plural(done.keys, 'key')} are gone{'' if done.flushed else f' ({held})'}")
     return Exit.OK

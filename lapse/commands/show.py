@@ -12,12 +12,13 @@ from lapse.evidence.fold import exposure_of
 from lapse.exits import Exit, Stop
 from lapse.ledger import EventKind, LedgerError
 from lapse.output import jsonv1
-from lapse.output.console import out, plural, raw, safe
+from lapse.output.console import out, raw, safe
 from lapse.output.listing import verdict, who
 from lapse.output.rotations import rotation
 from lapse.output.storyline import KeyShown, storyline, way
 from playbooks.journal import state_of
 from verifier.model import Live
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from lapse.evidence.signing import PAGE_PURPOSE, written
-from lapse.output.console import plural
 from lapse.output.html import environment, style
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from lapse.evidence.model import EvidenceFile, Moments, RunEvidence, Spans

@@ -25,6 +25,7 @@ from lapse.nightly.second import owed
 from lapse.output.console import say
 from playbooks.place import IDLE_SECONDS, VERSION, Json
 from verifier.verify import Alarm
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -113,7 +114,7 @@ class Lead:
         for w in found:
             self._expect(w.workflow_id, Chunk(0, datetime.now(UTC), w.queue_partition_key or "", ()))
         if found:
-            say(f"{len(found)} chunks of a night before are under way; waiting for them", quiet=self._quiet)
+            say(f"{plural(len(found), 'chunk')} of a night before still under way; waiting", quiet=self._quiet)
             self._collect(ends, lambda _vendor: None)
         return len(found)
 

@@ -8,6 +8,8 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
+from verifier.words import plural
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -38,11 +40,6 @@ def safe(text: str | None) -> str:
     return "".join(
         "�" if c in _BIDI or (unicodedata.category(c) == "Cc" and c != "\t") else c for c in text or ""
     ).replace("\t", " ")
-
-
-def plural(number: int, noun: str) -> str:
-    """Return `1 key`, `2 keys`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def colour() -> bool:
@@ -103,7 +100,8 @@ class Progress:
         rate = done / max(now - self._start, 1e-6)
         of = f"/{self._total}" if self._total else ""
         left = f", {_span((self._total - done) / rate)} left" if self._total and rate and self._total > done else ""
-        return f"{done}{of} keys, {rate:.0f}/s{left}: {self.live} live, {self.dead} dead, {self.undecided} undecided"
+        noun = plural(self._total or done, "key").partition(" ")[2]
+        return f"{done}{of} {noun}, {rate:.0f}/s{left}: {self.live} live, {self.dead} dead, {self.undecided} undecided"
 
     def _draw(self, now: float) -> None:
         text = self.line(now)

@@ -12,6 +12,7 @@ import msgspec
 
 from lapse import __version__
 from lapse.output.console import safe
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,7 +98,7 @@ def _description(key: KeyReport) -> str:
         where = f"{p.image or p.repository or p.source} {p.path or ''}{line}".strip()
         said.append(f"- {_code(where)}{' (gone)' if p.removed_at else ''}")
     if len(key.places) > PLACES:
-        said.append(f"- and {len(key.places) - PLACES} more places")
+        said.append(f"- and {plural(len(key.places) - PLACES, 'more place')}")
     return "\n".join(said)
 
 

@@ -25,6 +25,7 @@ from lapse.output import charts, jsonv1, listing
 from lapse.output.console import safe
 from lapse.output.markdown import headline
 from verifier.model import Dead
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +120,7 @@ def environment() -> Environment:
     )  # fmt: skip
     made.filters |= {
         "verdict": listing.verdict,
+        "plural": plural,
         "word": word,
         "who": listing.who,
         "when": when,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lapse import __version__
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,7 +94,7 @@ def _standing(key: KeyReport) -> tuple[int, int, int]:
 
 
 def _said(key: KeyReport) -> str:
-    parts = [f"Seen in {key.findings} places."]
+    parts = [f"Seen in {plural(key.findings, 'place')}."]
     if key.removed_from_source and key.known == "live":
         parts.append("Every place is gone, but the key was never revoked.")
     if key.identity and key.identity.principal:

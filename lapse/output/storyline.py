@@ -10,10 +10,10 @@ from msgspec import Struct
 from lapse.evidence.fold import moments_of
 from lapse.ledger import EventKind, Gone, Noted, Seen, Told
 from lapse.output import jsonv1
-from lapse.output.console import plural
 from lapse.output.rotations import RotationOut  # noqa: TC001  # msgspec reads it
 from playbooks.journal import End, What
 from playbooks.plan import Slot
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

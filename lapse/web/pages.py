@@ -19,13 +19,13 @@ from lapse.keypages import Ask, Group, Sort, page
 from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told, Turn
 from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1
-from lapse.output.console import plural
 from lapse.web.access import COOKIE, Person
 from lapse.web.guard import LOOPBACK, form, need
 from lapse.web.settings import Role
 from playbooks.journal import Status, What, same
 from playbooks.plan import Slot
 from verifier.model import Dead, Live, Privilege
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rotators.bao import MOST, Bao, bao, moment, strings
 from rotators.interface import ProviderError, Trouble
 from rotators.step import Done, Failed, Outcome
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +90,7 @@ class VaultRevoke:
             except ProviderError as e:
                 if e.trouble is not Trouble.GONE:
                     raise
-        return Done(f"{killed} tokens of role {self._role} revoked", {"killed": str(killed)})
+        return Done(f"{plural(killed, 'token')} of role {self._role} revoked", {"killed": str(killed)})
 
     def undo(self, old: Credential, ref: KeyRef) -> Outcome:  # noqa: ARG002  # nothing to look at
         """Fail: what is revoked stays revoked."""
