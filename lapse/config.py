@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import tomllib
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -210,11 +211,27 @@ def load(path: Path | None = None, environ: dict[str, str] | None = None) -> Con
     environ = dict(os.environ) if environ is None else environ
     file = path or found(environ)
     data = _read(file) if file else {}
-    _from_environment(data, environ)
-    text = file.read_text("utf-8") if file else ""
-    config = _decode(data, str(file or "the environment"), text)
-    _check(config, data, str(file or "the environment"), text)
+    source = _Source(str(file), file.read_text("utf-8") if file else "", _from_environment(data, environ))
+    config = _decode(data, source)
+    _check(config, data, source)
     return config
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where values came from: a file, and over it variables of the environment by the setting that each one is."""
+
+    file: str
+    text: str
+    variables: Mapping[str, str]
+
+    def place(self, steps: str) -> str:
+        """Return what a mistake at `steps` (`.scope.mode`) is to be blamed on: a variable, or a line of the file."""
+        from verifier.specfile import line_of  # noqa: PLC0415  # only when something is wrong
+
+        setting = re.match(r"\.\w+\.\w+", steps)
+        variable = self.variables.get(setting[0]) if setting else None
+        return variable or f"{self.file}:{line_of(self.text, steps)}"
 
 
 def found(environ: Mapping[str, str]) -> Path | None:
@@ -236,15 +253,22 @@ def _read(file: Path) -> dict[str, Any]:
         raise Stop(f"{file}: not TOML: {e}", Exit.USAGE) from None
 
 
-def _from_environment(data: dict[str, Any], environ: dict[str, str]) -> None:
-    """Lay `LAPSE_SECTION_KEY` over the file: `LAPSE_SCOPE_MODE=ours` is `[scope] mode = "ours"`."""
+def _from_environment(data: dict[str, Any], environ: dict[str, str]) -> dict[str, str]:
+    """Lay `LAPSE_SECTION_KEY` over the file: `LAPSE_SCOPE_MODE=ours` is `[scope] mode = "ours"`.
+
+    Return the variables that were read, by setting: `.scope.mode` → `LAPSE_SCOPE_MODE`.
+    """
+    read = {}
     for name, kind in get_type_hints(Config).items():
         if name in _TABLES:
             continue
         for key, hint in get_type_hints(kind).items():
-            value = environ.get(f"LAPSE_{name}_{key}".upper())
-            if value is not None:
-                data.setdefault(name, {})[key] = _typed(value, hint)
+            variable = f"LAPSE_{name}_{key}".upper()
+            section = data.setdefault(name, {}) if variable in environ else None
+            if isinstance(section, dict):  # else the file has something else there, which is said later
+                section[key] = _typed(environ[variable], hint)
+                read[f".{name}.{key}"] = variable
+    return read
 
 
 def _typed(value: str, hint: object) -> object:
@@ -256,7 +280,7 @@ def _typed(value: str, hint: object) -> object:
     return [v.strip() for v in value.split(",") if v.strip()] if "tuple" in str(hint) else value
 
 
-def _decode(data: dict[str, Any], name: str, text: str) -> Config:
+def _decode(data: dict[str, Any], source: _Source) -> Config:
     _durations(data)
     try:
         return msgspec.convert(data, Config)
@@ -267,15 +291,15 @@ def _decode(data: dict[str, Any], name: str, text: str) -> Config:
         said = re.sub(r" - at `.*`$", "", said)
         unknown = re.search(r"unknown field `(.+)`", said)
         if unknown:
-            raise _unknown(unknown.group(1), steps, name, text) from None
-        raise Stop(f"{name}:{_line(text, steps)}: {steps.lstrip('.')}: {said}", Exit.USAGE) from None
+            raise _unknown(unknown.group(1), steps, source) from None
+        raise Stop(f"{source.place(steps)}: {steps.lstrip('.')}: {said}", Exit.USAGE) from None
 
 
-def _unknown(key: str, steps: str, name: str, text: str) -> Stop:
+def _unknown(key: str, steps: str, source: _Source) -> Stop:
     known = [f.encode_name for f in msgspec.structs.fields(_struct_at(steps))]
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}"
-    return Stop(f"{name}:{_line(text, f'{steps}.{key}')}: unknown key `{key}`{hint}", Exit.USAGE)
+    return Stop(f"{source.place(f'{steps}.{key}')}: unknown key `{key}`{hint}", Exit.USAGE)
 
 
 def _struct_at(steps: str) -> type[Struct]:
@@ -316,9 +340,9 @@ def _durations(data: dict[str, Any], kind: type[Struct] = Config) -> None:
                     _durations(table, inner)
 
 
-def _check(config: Config, data: dict[str, Any], name: str, text: str) -> None:
+def _check(config: Config, data: dict[str, Any], source: _Source) -> None:
     def stop(steps: str, said: str) -> Stop:
-        return Stop(f"{name}:{_line(text, steps)}: {said}", Exit.USAGE)
+        return Stop(f"{source.place(steps)}: {said}", Exit.USAGE)
 
     for steps, value in _strings(data, ""):
         if looks_like_key(value):
@@ -379,9 +403,3 @@ def _strings(value: object, steps: str) -> list[tuple[str, str]]:
             ]
         case _:
             return []
-
-
-def _line(text: str, steps: str) -> int:
-    from verifier.specfile import line_of  # noqa: PLC0415  # only when something is wrong
-
-    return line_of(text, steps)
