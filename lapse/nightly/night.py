@@ -16,6 +16,7 @@ from lapse.asking import Ears, Job, ask, hidden
 from lapse.commands.ingest import Intake
 from lapse.diff import DiffOut, diff
 from lapse.ledger import Select
+from lapse.metrics import keep
 from lapse.nightly.act import Acted, Actor, considered
 from lapse.nightly.gate import Gate
 from lapse.nightly.memory import Memory
@@ -27,6 +28,7 @@ from lapse.output.console import Progress, say
 from lapse.owners import Owners
 from lapse.traces import traces
 from verifier.model import Doubt
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -163,7 +165,7 @@ class Nightly:
         if self._run is not None:
             self._ledger.end_run(self._run)
         done = intake.result()
-        return Night(
+        night = Night(
             began=began,
             ended=datetime.now(UTC),
             findings=done.findings,
@@ -183,6 +185,8 @@ class Nightly:
             failed=(*bad, *sources.failed, *self._lost(), *self._actor.failed, *self._notifier.failed),
             diff=news,
         )
+        keep(self._ledger, night)
+        return night
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -207,8 +211,8 @@ class Nightly:
         self._given_up = lead.failed
 
     def _lost(self) -> list[str]:
-        n = self._given_up
-        return [f"{n} chunks of the fleet's were given up; the workers say why, and their keys stay due"] if n else []
+        n, chunks = self._given_up, plural(self._given_up, "chunk")
+        return [f"{chunks} of the fleet's given up; the workers say why, and their keys stay due"] if n else []
 
     def _ask(self, intake: Intake, began: datetime) -> None:
         """Go on with a night that was cut off, then ask about all that is due, once each."""

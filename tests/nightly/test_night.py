@@ -14,6 +14,7 @@ from rows import row, sendgrid
 
 from lapse.commands import ingest
 from lapse.exits import Exit, Stop
+from lapse.metrics import exposition
 
 if TYPE_CHECKING:
     from night import Folder
@@ -143,7 +144,29 @@ def test_reports_and_metrics_are_written(folder: Folder, saas: Saas) -> None:
     keys = {s.labels["verdict"]: s.value for s in families["lapse_keys"].samples}
     assert (keys["live"], keys["dead"]) == (1, 1)
     assert [s.value for s in families["lapse_nightly_calls"].samples] == [3]
+    assert families["lapse_nightly_throttled"].samples == []
     assert families["lapse_oldest_live_seconds"].samples[0].value > 0
+    assert "lapse_sla_breaches" in families
+
+
+def test_the_endpoint_tells_of_the_last_night_and_of_how_long_keys_lived(folder: Folder, saas: Saas) -> None:
+    """From the ledger alone: another machine's console knows as much."""
+    saas.add("sendgrid", sendgrid(1), "live")
+    folder.report([row(1)])
+    folder.night(Exit.LIVE)
+    saas.add("sendgrid", sendgrid(1), "dead")
+    folder.night(Exit.OK)
+    with folder.ledger() as ledger:
+        families = {f.name: f for f in text_string_to_metric_families(exposition(ledger).decode())}
+    verdicts = {s.labels["verdict"]: s.value for s in families["lapse_keys"].samples}
+    assert (verdicts["live"], verdicts["dead"], verdicts["dead_unconfirmed"]) == (0, 1, 0)
+    assert [(s.labels, s.value) for s in families["lapse_nightly_calls"].samples] == [({"kind": "sendgrid"}, 2)]
+    assert families["lapse_oldest_live_seconds"].samples[0].value == 0
+    assert {"lapse_nightly_throttled", "lapse_nightly_cut_off", "lapse_nightly_failed"} <= families.keys()
+    lived = {(s.name, s.labels.get("le")): s.value for s in families["lapse_time_to_proven_dead_seconds"].samples}
+    assert lived["lapse_time_to_proven_dead_seconds_count", None] == 1
+    assert lived["lapse_time_to_proven_dead_seconds_bucket", "3600.0"] == 1
+    assert 0 < lived["lapse_time_to_proven_dead_seconds_sum", None] < 3600
 
 
 def test_what_could_not_be_written_is_refused_before_the_night(folder: Folder, saas: Saas) -> None:
