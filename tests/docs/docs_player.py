@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import zygote
+
 if TYPE_CHECKING:
-    from docs_session import Block, Session, Zygote
+    from docs_session import Block, Session
 
 LONGEST = 240.0
 """Seconds for which something that stays up may take to come up, on a machine with much else to do."""
@@ -23,8 +25,8 @@ _MARK = "\0state\0"
 class Player:
     """A terminal. What was left running is interrupted at the end, as by Ctrl-C, and must have ended well."""
 
-    def __init__(self, folder: Path, env: dict[str, str], zygote: Zygote) -> None:
-        self.folder, self.env, self._zygote = folder, env, zygote
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder, self.env = folder, env
         self._left: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -45,11 +47,11 @@ class Player:
         ours, sign, rest = re.fullmatch(r"(lapse [^|;&><$*`]*)?([|>]?)(.*)", typed).groups()  # type: ignore[union-attr]  # every group may be empty: it always matches
         if ours is None:
             return self._shell(typed)
-        code, out, err = self._zygote.run(shlex.split(ours)[1:], self.folder, self.env)
+        done = zygote.lapse(*shlex.split(ours)[1:], cwd=self.folder, env=self.env)
         if not sign:
-            return code, out + err
-        code, out = self._shell(f"cat {sign} {rest}", out)
-        return code, out + err
+            return done.returncode, done.stdout + done.stderr
+        code, out = self._shell(f"cat {sign} {rest}", done.stdout)
+        return code, out + done.stderr
 
     def _shell(self, typed: str, stdin: str = "") -> tuple[int, str]:
         changes = typed.startswith("cd ")

@@ -7,13 +7,9 @@ same key from there on, in commands too. `# exit code N` beside a command says w
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,30 +68,6 @@ def blocks(text: str) -> list[Block]:
         Block(m[2], m[3] or "", re.sub(rf"^{m[1]}", "", m[4], flags=re.MULTILINE), text[: m.start()].count("\n") + 1)
         for m in FENCE.finditer(text)
     ]
-
-
-class Zygote:
-    """The process that runs `lapse`, forked for each command."""
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("docs_zygote.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=10)
-
-    def run(self, words: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, str, str]:
-        """Run `lapse WORDS…`; return its exit code, and what it printed on either stream."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        out, err = cwd / ".out", cwd / ".err"
-        order = {"words": words, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err)}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        code = int(self._process.stdout.readline())
-        return code, out.read_text("utf-8"), err.read_text("utf-8")
 
 
 @dataclass

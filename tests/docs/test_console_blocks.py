@@ -11,7 +11,7 @@ import docs_newcomer
 import docs_world
 import pytest
 from docs_player import Player
-from docs_session import Block, Command, Session, Zygote, blocks
+from docs_session import Block, Command, Session, blocks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))
 from desk import simulator
@@ -43,20 +43,14 @@ PLAYED = sorted(p for p in PAGES if any(not b.title.startswith(NEEDS) for b in c
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def saas() -> Iterator[Saas]:
     with simulator() as made:
         yield made
 
 
 @pytest.mark.parametrize("page", PLAYED)
-def test_a_page_does_what_it_says(page: str, zygote: Zygote, saas: Saas, tmp_path: Path) -> None:
-    with Player(tmp_path, docs_world.build(tmp_path, saas), zygote) as player:
+def test_a_page_does_what_it_says(page: str, saas: Saas, tmp_path: Path) -> None:
+    with Player(tmp_path, docs_world.build(tmp_path, saas)) as player:
         session = Session(page)
         for block in PAGES[page]:
             if block.title == STAYS:

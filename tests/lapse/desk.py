@@ -11,6 +11,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+import zygote
+
 from lapse.sandbox.saas import Saas
 from verifier.catalogue import load_catalogue
 
@@ -90,10 +92,7 @@ class Desk:
 
     def run(self, *args: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run to the end; `code` is the exit code expected, None for any."""
-        done = subprocess.run(
-            [sys.executable, "-m", "lapse.cli", *args],
-            cwd=self.folder, env=self.env, text=True, capture_output=True, input=stdin, timeout=60, check=False,
-        )  # fmt: skip
+        done = zygote.lapse(*args, cwd=self.folder, env=self.env, stdin=stdin)
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import zygote
 from ledger_made import KEK, credential_in, made
 from makers import ALNUM, draw
 from rotor import QUICK
@@ -85,10 +86,7 @@ class Office:
         }
 
     def lapse(self, *args: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "lapse.cli", *args], cwd=self.folder, env=self.env, text=True, capture_output=True,
-            timeout=60, check=False, input=stdin,
-        )  # fmt: skip
+        done = zygote.lapse(*args, cwd=self.folder, env=self.env, stdin=stdin)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         for secret in ("planted-new", "old-planted-secret"):
