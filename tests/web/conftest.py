@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from presence import lacking
-from web_made import SEALING, Browser, house_on
+from web_made import SEALING, Browser, house_on, served
 from web_tab import CHROMIUM, FLAGS
 
-from lapse.commands.serve import _bound
 from lapse.web.app import application
 
 if TYPE_CHECKING:
@@ -66,13 +62,5 @@ def chromium() -> Iterator[Chromium]:
 @pytest.fixture
 def address(house: House) -> Iterator[str]:
     """Serve the console on a port of its own."""
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # as serve does: a cut stream is no error
-    with _bound("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(application(house), log_config=None, access_log=False, timeout_graceful_shutdown=1)
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
+    with served(house) as made:
+        yield made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -10,11 +12,14 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import uvicorn
 from starlette.testclient import TestClient
 
+from lapse.commands.serve import _bound
 from lapse.commands.setup import Setup
 from lapse.config import load
 from lapse.ledger import Ownership, Scan, open_ledger
+from lapse.web.app import application
 from lapse.web.house import House
 from lapse.web.settings import Role
 from playbooks.journal import What
@@ -157,6 +162,21 @@ def house_on(url: str, folder: Path) -> Iterator[House]:
             yield made
         finally:
             made.close()
+
+
+@contextmanager
+def served(house: House) -> Iterator[str]:
+    """Serve a console on a port of its own; give its address."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # as serve does: a cut stream is no error
+    with _bound("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(application(house), log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
 
 
 class Browser(TestClient):
