@@ -78,12 +78,14 @@ def _kind(kind: Kind) -> Iterator[str]:
         yield f"**Left alone:** {kind.reason}."
         return
     yield "### What is called"
-    yield _table(
-        ("method", "address", "why it only reads"),
-        [
-            (c.method, f"`{c.scheme}://{c.host}{c.path}`", f"{_cell(c.reads)} ([source]({c.docs}))")
-            for c in kind.manifest()
-        ],
+    calls = [
+        (c.method, f"`{c.scheme}://{c.host}{c.path}`", f"{_cell(c.reads)} ([source]({c.docs}))")
+        for c in kind.manifest()
+    ]
+    yield (
+        _table(("method", "address", "why it only reads"), calls)
+        if calls
+        else "Nothing, unless the [configuration](../configuration.md) names hosts where it may be called."
     )
     if isinstance(kind.probe, Probe):
         yield f"The key travels in {_carrier(kind.probe.carrier)}."
@@ -158,6 +160,8 @@ def _carrier(carrier: str) -> str:
 def _calls_in_short(kind: Kind) -> str:
     methods = sorted({c.method for c in kind.manifest()})
     hosts = sorted({c.host for c in kind.manifest()})
+    if not hosts:
+        return "hosts of the config"
     first = f"`{hosts[0]}`" + (f" and {len(hosts) - 1} more" if len(hosts) > 1 else "")
     return f"{'/'.join(methods)} {first}"
 

@@ -95,6 +95,7 @@ class EgressConfig(Struct, frozen=True, forbid_unknown_fields=True):
     no_proxy: str = ""
     ca_bundle: str = ""
     known_hosts: str = ""
+    basic_auth: tuple[str, ...] = ()
     contact: str = ""
 
 

@@ -15,8 +15,8 @@ from lapse.config import Config, cache_dir, load
 from lapse.exits import Exit, Stop
 from verifier.catalogue import Catalogue, load_catalogue
 from verifier.confirm import Patience
-from verifier.egress import Settings
-from verifier.egress.address import loopback
+from verifier.egress import RefusedError, Settings
+from verifier.egress.address import authority, loopback
 from verifier.scope import Mode, Scope
 from verifier.spec import Limits
 from verifier.specfile import SpecError
@@ -24,6 +24,7 @@ from verifier.verify import Terms
 
 if TYPE_CHECKING:
     from lapse.ledger import Ledger, Schedule
+    from verifier.spec import Kind
 
 SANDBOX = Limits(rate=100.0, burst=100, concurrency=16)
 """How an override on this machine's own loopback is asked: no vendor's published limit is about it."""
@@ -58,7 +59,21 @@ class Setup:
         except SpecError as e:
             raise Stop(str(e), Exit.USAGE) from None
         self._known(found)
-        return Catalogue(replace(k, limits=self._limits(k.id, k.vendor, k.limits)) for k in found)
+        return Catalogue(self._permitted(replace(k, limits=self._limits(k.id, k.vendor, k.limits))) for k in found)
+
+    def _permitted(self, kind: Kind) -> Kind:
+        """Return a kind with the calls that the config adds: HEAD at the hosts of `egress.basic_auth`."""
+        hosts = self.config.egress.basic_auth
+        if kind.id != "basic_auth_url" or not hosts:
+            return kind
+        from verifier.providers.basic_auth import permit
+
+        for host in hosts:
+            try:
+                authority(host, 443)
+            except RefusedError as e:
+                raise Stop(f"egress.basic_auth: {host!r}: {e}; write host or host:port", Exit.USAGE) from None
+        return permit(kind, hosts)
 
     def _known(self, found: Catalogue) -> None:
         from difflib import get_close_matches  # only where something may be wrong

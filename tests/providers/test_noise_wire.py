@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from verifier.spec import Kind
 
 CATALOGUE = load_catalogue()
-KINDS = [k for k in CATALOGUE if k.probe == "code" and all(c.scheme == "https" for c in k.calls)]
+KINDS = [k for k in CATALOGUE if k.probe == "code" and k.calls and all(c.scheme == "https" for c in k.calls)]
 SETTINGS = Settings(allow_private=(ip_network("127.0.0.0/8"),), deadline=0.15, retries=0)
 GIVEN = {
     "account": "acmestore",
@@ -67,6 +67,9 @@ WHOLE = {
     },
     "azure_sb": {
         "id": "RootManageSharedAccessKey", "secret": "k" * 43 + "=", "host": "sb://acme-bus.servicebus.windows.net/",
+    },
+    "coinbase": {
+        "id": "-".join(("0" * 8, *("0" * 4,) * 3, "0" * 12)), "secret": b64encode(b"k" * 64).decode(),
     },
     "exoscale": {"id": "EXO" + "a" * 24, "secret": "q" * 43},
     "gcp_adc": {
