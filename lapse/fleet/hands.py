@@ -21,11 +21,11 @@ import uvloop
 from lapse.exits import Stop
 from lapse.fleet.chunk import Told, unpacked
 from lapse.fleet.pen import PATIENCE, Pen
+from lapse.fleet.steady import Steady
 from lapse.ledger import EventKind, LedgerError, Run
 from lapse.output import jsonv1
 from lapse.output.console import safe, say
 from lapse.traces import traces
-from verifier.egress import Egress
 from verifier.model import Dead, Doubt
 from verifier.ports import Judged
 from verifier.verify import Alarm, verify
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lapse.fleet.chunk import Chunk
     from lapse.ledger import Ledger
     from lapse.traces import Traces
-    from verifier.egress import Exchange
+    from verifier.egress import Egress, Exchange
     from verifier.ports import Due
     from verifier.verify import Event, Terms
 
@@ -218,7 +218,8 @@ class Hands:
     def _open(self) -> Egress:
         if self._door is None:
             setup = self._setup
-            self._door = Egress(
+            self._door = Steady(
+                self._pen,
                 setup.catalogue.manifest(),
                 settings=setup.settings(),
                 limits={k.id: k.limits for k in setup.catalogue},

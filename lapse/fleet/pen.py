@@ -20,6 +20,9 @@ T = TypeVar("T")
 PATIENCE = 90.0
 """Seconds for which a ledger that cannot be reached or written (a restart, a full disk) is tried again."""
 
+HELD = 1.0
+"""Seconds that a commit may take before nothing more is asked (`lapse.fleet.steady`)."""
+
 _LONGEST = 5.0
 
 
@@ -30,13 +33,18 @@ class _Page(NamedTuple):
 
 
 class Pen:
-    """Writes verdicts into the ledger for coroutines of one event loop. `alive` ends a process that lost touch."""
+    """Writes verdicts into the ledger for coroutines of one event loop. `alive` ends a process that lost touch.
+
+    `calm` is not set while a commit takes longer than `HELD`.
+    """
 
     def __init__(self, ledger: Ledger, alive: Callable[[], float], patience: float = PATIENCE) -> None:
         """Take the ledger; `patience` in seconds."""
         self._ledger, self._alive, self._patience = ledger, alive, patience
         self._pages: list[_Page] = []
         self._busy: asyncio.Task[None] | None = None
+        self.calm = asyncio.Event()
+        self.calm.set()
 
     async def write(self, run: Run, judged: Sequence[Judged]) -> None:
         """Write; return once it is committed. What this run has on record already is not written again."""
@@ -59,6 +67,7 @@ class Pen:
 
     async def _write_group(self, group: list[_Page]) -> None:
         judged = [one for page in group for one in page.judged]
+        held = asyncio.get_running_loop().call_later(HELD, self.calm.clear)
         try:
             await self.patiently(self._record, group[0].run, judged)
         except Exception as e:  # noqa: BLE001  # whoever waits for it hears of it
@@ -69,6 +78,9 @@ class Pen:
             for page in group:
                 if not page.done.done():
                     page.done.set_result(None)
+        finally:
+            held.cancel()
+            self.calm.set()
 
     def _record(self, run: Run, judged: list[Judged]) -> None:
         mark(self._ledger, judged)  # first: what is on record is not asked about, and so not marked, again

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 URL = "LAPSE_TEST_FLEET"
-SOON = 60.0
+SOON = 150.0
 """Seconds after which a test that waits gives up."""
 
 
