@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import quote
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from verifier.spec import Kind
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:\d{1,5})?")
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 
 
 async def probe(catalogue: Catalogue, credential: Credential, door: Door, base_url: str | None = None) -> Verdict:
@@ -151,12 +152,48 @@ def values(kind: Kind, credential: Credential) -> dict[str, str] | None:
     `None` when a probe needs a group and no shape matches.
     """
     fields = {name: value.reveal() for name, value in credential.parts.items()}
-    for shape in kind.shape:
-        if shape.part in fields and (m := re.fullmatch(shape.pattern, fields[shape.part])):
+    ready = _ready(kind)
+    for part, pattern in ready.shapes:
+        if part in fields and (m := pattern.fullmatch(fields[part])):
             fields |= {k: v for k, v in m.groupdict().items() if v is not None and k not in fields}
-    wanted = kind.probe.fields() if isinstance(kind.probe, Probe) else frozenset()
-    open_fields = set(fields) | {f for b in getattr(kind.probe, "base", ()) for f in FIELD.findall(b)}
-    return fields if wanted <= open_fields else None
+    return fields if all(name in fields for name in ready.wanted) else None
+
+
+class _Ready:
+    """What of a kind's probe is the same for every key, worked out once.
+
+    `shapes` are those that name groups, `wanted` the fields that must be known besides those of the hosts.
+    """
+
+    __slots__ = ("calls", "kind", "patterns", "shapes", "wanted")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        compiled = [(s.part, re.compile(s.pattern)) for s in kind.shape]
+        self.shapes = tuple((part, pattern) for part, pattern in compiled if pattern.groupindex)
+        p = kind.probe
+        hosts = {f for b in p.base for f in FIELD.findall(b)} if isinstance(p, Probe) else set[str]()
+        self.wanted = p.fields() - hosts if isinstance(p, Probe) else frozenset[str]()
+        self.calls = kind.manifest()
+        bases = p.base if isinstance(p, Probe) else ()
+        self.patterns = tuple(
+            re.compile(
+                FIELD.sub(
+                    r"[a-z0-9.-]+", re.escape(base.removeprefix("https://")).replace(r"\{", "{").replace(r"\}", "}")
+                )
+            )
+            for base in bases
+        )
+
+
+_READY: dict[str, _Ready] = {}
+
+
+def _ready(kind: Kind) -> _Ready:
+    ready = _READY.get(kind.id)
+    if ready is None or ready.kind is not kind:
+        ready = _READY[kind.id] = _Ready(kind)
+    return ready
 
 
 def build(kind: Kind, p: Probe, base: str, fields: Mapping[str, str]) -> Request | Undecided:
@@ -174,11 +211,11 @@ def build(kind: Kind, p: Probe, base: str, fields: Mapping[str, str]) -> Request
         headers["Authorization"] = "Basic " + b64encode(_fill(p.basic, fields).encode()).decode()
     if p.body is not None:
         headers["Content-Type"] = p.content_type
-    if any(_FORBIDDEN.search(v.replace(" ", "")) or not v.isascii() for v in headers.values()):
+    if any(_FORBIDDEN.search(v) or not v.isascii() for v in headers.values()):
         return Undecided(
             Doubt.INCOMPLETE, note="the key holds characters that no header can carry: it was cut out badly"
         )
-    call = _call(kind, p, host)
+    call = _call(kind, host)
     return Request(
         call=call,
         url=Secret(url),
@@ -189,15 +226,12 @@ def build(kind: Kind, p: Probe, base: str, fields: Mapping[str, str]) -> Request
     )
 
 
-def _call(kind: Kind, p: Probe, host: str) -> Call:
-    calls = kind.manifest()
-    for call, base in zip(calls, p.base, strict=False):
-        pattern = FIELD.sub(
-            r"[a-z0-9.-]+", re.escape(base.removeprefix("https://")).replace(r"\{", "{").replace(r"\}", "}")
-        )
-        if re.fullmatch(pattern, host):
+def _call(kind: Kind, host: str) -> Call:
+    ready = _ready(kind)
+    for call, pattern in zip(ready.calls, ready.patterns, strict=False):
+        if pattern.fullmatch(host):
             return call
-    return calls[-1]
+    return ready.calls[-1]
 
 
 def _bases(p: Probe, fields: Mapping[str, str], base_url: str | None) -> list[str]:
@@ -217,11 +251,19 @@ def _bases(p: Probe, fields: Mapping[str, str], base_url: str | None) -> list[st
 
 
 def _fill(template: str, fields: Mapping[str, str], safe: str | None = None) -> str:
-    def one(m: re.Match[str]) -> str:
-        value = fields[m.group(1)]
-        return value if safe is None else quote(value, safe=safe)
+    pieces = _pieces(template)
+    if len(pieces) == 1:
+        return template
+    filled = [fields[piece] if n % 2 else piece for n, piece in enumerate(pieces)]
+    if safe is not None:
+        filled[1::2] = [quote(value, safe=safe) for value in filled[1::2]]
+    return "".join(filled)
 
-    return FIELD.sub(one, template)
+
+@lru_cache(maxsize=4096)
+def _pieces(template: str) -> tuple[str, ...]:
+    """Return text and field names by turns, text first and last."""
+    return tuple(FIELD.split(template))
 
 
 def _fill_body(p: Probe, template: str, fields: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from base64 import b64encode
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,22 +55,55 @@ Spans = list[tuple[int, int]]
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Return `text` with every trace of `secrets` replaced by `[redacted]`; see the module for what counts as one."""
-    needles = [_needles(secret) for secret in dict.fromkeys(secrets) if secret]
-    if not needles:
+    forms = [form for secret in dict.fromkeys(secrets) if secret for form in _forms(secret)]
+    if not forms:
         return text
-    raw = text.encode("utf-8", "surrogatepass")
+    read = _read(text)
+    if read.clear(forms):
+        return text
     spans: Spans = []
-    view, at = raw, None
-    for layer in range(_LAYERS + 1):
-        if layer:
+    for view, folded, at in read.layers:
+        for form, whole in forms:
+            found = _Needle(form, whole=whole).find(folded, view)
+            spans += found if at is None else [(at[a], at[b]) for a, b in found]
+    return _cut(text.encode("utf-8", "surrogatepass"), spans) if spans else text
+
+
+class _Text:
+    """A text with its escapes undone layer by layer. Providers say the same to many keys, so some are remembered."""
+
+    __slots__ = ("blocks", "layers")
+
+    def __init__(self, text: str) -> None:
+        view, at = text.encode("utf-8", "surrogatepass"), None
+        self.layers: list[tuple[bytes, str, list[int] | None]] = [(view, _fold(view), None)]
+        for _ in range(_LAYERS):
             undone = _unescape(view, at)
             if undone is None:
                 break
             view, at = undone
-        folded = _fold(view)
-        for found in (needle.find(folded, view) for group in needles for needle in group):
-            spans += found if at is None else [(at[a], at[b]) for a, b in found]
-    return _cut(raw, spans) if spans else text
+            self.layers.append((view, _fold(view), at))
+        # Any run of 12 in common holds one whole block of 6 that starts at a multiple of 6 of this text.
+        self.blocks = tuple(
+            {folded[i : i + _BLOCK] for _, folded, _ in self.layers for i in range(0, len(folded) - _BLOCK + 1, _BLOCK)}
+        )
+
+    def clear(self, forms: Iterable[tuple[str, bool]]) -> bool:
+        """Tell that no form can be found, by a quick look; False says nothing."""
+        long = []
+        for form, _ in forms:
+            if len(form) >= FRAGMENT:
+                long.append(form)
+            elif any(form in folded for _, folded, _ in self.layers):
+                return False
+        joined = "\0".join(long)
+        for block in self.blocks:  # noqa: SIM110  # a plain loop: this is the hot path
+            if block in joined:
+                return False
+        return True
+
+
+_read = lru_cache(maxsize=128)(_Text)
 
 
 def _cut(raw: bytes, spans: Spans) -> str:
@@ -171,20 +205,20 @@ def _grown(text: bytes, spans: Spans) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _needles(secret: str) -> tuple[_Needle, ...]:
-    """Return every form of a secret: itself, its hex, its base64 at the three offsets."""
+def _forms(secret: str) -> list[tuple[str, bool]]:
+    """Return every form of a secret, folded: itself, its hex, its base64 at the three offsets (`whole`)."""
     raw = secret.encode("utf-8", "surrogatepass")
-    forms = [_Needle(_fold(raw), whole=False)]
+    forms = [(_fold(raw), False)]
     if len(raw) >= _SHORTEST_ENCODED:
-        forms.append(_Needle(raw.hex(), whole=False))
+        forms.append((raw.hex(), False))
     for shift in range(3):
         # Characters that also hold bits of a neighbour are left out: they differ from place to place.
         encoded = b64encode(b"\0" * shift + raw)
         tail = (shift + len(raw)) % 3
         inner = encoded[(0, 2, 3)[shift] : len(encoded) - (0, 3, 2)[tail]]
         if len(inner) >= _SHORTEST_ENCODED:
-            forms.append(_Needle(_fold(inner), whole=True))
-    return tuple(forms)
+            forms.append((_fold(inner), True))
+    return forms
 
 
 # ── excerpts ───────────────────────────────────────────────────────────────────────────────────────────
@@ -204,13 +238,22 @@ def excerpt(body: bytes, content_type: str, secrets: Iterable[str], limit: int =
     `secrets` are redacted, and so is what looks like a token of its own (a minted one, say). Control, bidirectional
     and invisible characters are dropped; bytes that are no text show as `�`.
     """
-    cut = len(body) > _SCANNED
     # Invisible characters go first: dropped afterwards they would join what was apart.
-    text = redact(_visible(_decode(body[:_SCANNED], content_type)), secrets)
-    if cut and not text.endswith(MASK):
+    text = redact(_shown(body[:_SCANNED], content_type), secrets)
+    if len(body) > _SCANNED and not text.endswith(MASK):
         text = text[: -_SCANNED // 8]  # a short secret may have been cut in two at the very end
-    text = _TOKEN.sub(_token, _FRESH.sub(rf"\1{MASK}", text))
+    text = _masked(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@lru_cache(maxsize=128)
+def _shown(body: bytes, content_type: str) -> str:
+    return _visible(_decode(body, content_type))
+
+
+@lru_cache(maxsize=128)
+def _masked(text: str) -> str:
+    return _TOKEN.sub(_token, _FRESH.sub(rf"\1{MASK}", text))
 
 
 def _visible(text: str) -> str:

@@ -39,18 +39,24 @@ class Scope(Struct, frozen=True):
 
     def before(self, parts: Mapping[str, str], account: str | None = None) -> Ownership:
         """Judge by what is known without a call: public parts, and an `account` that an offline check read."""
+        if not self._any():
+            return Ownership.UNKNOWN
         accounts = [v for n, v in parts.items() if n in {"account", "tenant"}] + ([account] if account else [])
         hosts = [parts["host"]] if "host" in parts else []
         return self._judge(accounts=accounts, hosts=hosts, domains=_domains([*accounts, *hosts]))
 
     def after(self, identity: Identity | None) -> Ownership:
         """Judge by whom the provider says a live key belongs to."""
-        if identity is None:
+        if identity is None or not self._any():
             return Ownership.UNKNOWN
         accounts = [identity.account] if identity.account else []
         organisations = [identity.organisation] if identity.organisation else []
         names = [x for x in (identity.principal, *accounts, *organisations) if x]
         return self._judge(accounts=accounts, organisations=organisations, domains=_domains(names))
+
+    def _any(self) -> bool:
+        """Tell whether anything is listed: else everything is unknown."""
+        return bool(self.accounts or self.organisations or self.domains or self.hosts)
 
     def _judge(
         self,

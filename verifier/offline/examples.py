@@ -16,8 +16,11 @@ _TEMPLATE = re.compile(
     re.DOTALL,
 )
 """Text that a template engine, a shell or a reader was meant to replace."""
+_OPENERS = frozenset("${<%[")
 
-_RUN = re.compile(r"([*xX•.#])\1{7,}")
+_RUNS = tuple(c * 8 for c in "*xX•.#")
+_STEMS = ("change", "place", "redacted", "your", "here", "example")
+"""Each of `_WORDS` holds one: a quick look before the slow one."""
 _WORDS = re.compile(
     r"(?:^|[^a-z])(?:change[_-]?me|replace[_-](?:me|with|this)|place[_-]?holder|redacted|"
     r"your[_-](?:api|secret|access|token|key|password|own)|(?:api|secret|access)[_-]?key[_-]here|example[_-]key)|"
@@ -44,7 +47,8 @@ def placeholder(value: str, part: str = "secret") -> bool:
 
     Passwords and hosts are only judged by form: `changeme` has opened many a database.
     """
-    if _TEMPLATE.fullmatch(value.strip()):
+    text = value.strip()
+    if text[:1] in _OPENERS and _TEMPLATE.fullmatch(text):
         return True
     if part == "host":
         return False
@@ -56,4 +60,7 @@ def placeholder(value: str, part: str = "secret") -> bool:
         return value.endswith("EXAMPLE")
     if len(value) > 512:  # a file or a PEM block holds anything
         return False
-    return bool(_RUN.search(value) or _WORDS.search(value)) or value.endswith(("EXAMPLE", "EXAMPLEKEY"))
+    if any(run in value for run in _RUNS) or value.endswith(("EXAMPLE", "EXAMPLEKEY")):
+        return True
+    lower = value.lower()
+    return any(stem in lower for stem in _STEMS) and _WORDS.search(value) is not None
