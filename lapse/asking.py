@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from lapse.exits import Stop
 from lapse.ledger import Canary, EventKind, LedgerError, Select, State
+from lapse.ledger.intake import rare_collections
 from lapse.output import jsonv1
 from verifier.egress import Egress
 from verifier.model import Dead, Doubt, Undecided
@@ -95,20 +96,22 @@ async def ask(
     lived = ledger.lived(job.run) if fallen and job.run.resumed else {}
     limit = asyncio.timeout(None)
     try:
-        async with limit, door:
-            if brakes is not None:
-                brakes.arm(limit)
-            answers = cast(
-                "AsyncGenerator[list[Event]]", verify(job.due, setup.catalogue, door, terms, fallen=fallen, lived=lived)
-            )
-            async with aclosing(answers) as batches:
-                async for batch in batches:
-                    scribe.write([e for e in batch if isinstance(e, Judged)])
-                    for event in batch:
-                        if isinstance(event, Alarm):
-                            ledger.note(EventKind.ALARM, event.text)
-                            ears.progress.note(f"ALARM: {event.text}")
-                            alarms.append(event)
+        with rare_collections():
+            async with limit, door:
+                if brakes is not None:
+                    brakes.arm(limit)
+                answers = cast(
+                    "AsyncGenerator[list[Event]]",
+                    verify(job.due, setup.catalogue, door, terms, fallen=fallen, lived=lived),
+                )
+                async with aclosing(answers) as batches:
+                    async for batch in batches:
+                        scribe.write([e for e in batch if isinstance(e, Judged)])
+                        for event in batch:
+                            if isinstance(event, Alarm):
+                                ledger.note(EventKind.ALARM, event.text)
+                                ears.progress.note(f"ALARM: {event.text}")
+                                alarms.append(event)
     except TimeoutError:
         if brakes is None or not limit.expired():
             raise
@@ -122,9 +125,8 @@ def hidden(ledger: Ledger, select: Select) -> Iterator[Judged]:
     """Say of keys whose secret no report holds that nobody can be asked."""
     now = datetime.now(UTC)
     note = "the report holds no secret; read it back with --source"
-    for key in ledger.keys(replace(select, states=frozenset({State.UNCHECKED}))):
-        if key.incomplete:
-            yield Judged(key.id, key.provider, Undecided(Doubt.INCOMPLETE, note=note), now)
+    for key in ledger.keys(replace(select, states=frozenset({State.UNCHECKED}), incomplete=True)):
+        yield Judged(key.id, key.provider, Undecided(Doubt.INCOMPLETE, note=note), now)
 
 
 def mark(ledger: Ledger, judged: Sequence[Judged]) -> None:

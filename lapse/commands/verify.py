@@ -20,6 +20,7 @@ from lapse.ledger import LedgerError, Select
 from lapse.output import jsonv1, listing
 from lapse.output.console import Progress, raw, say
 from verifier.model import Dead
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,15 +121,18 @@ def _reported(setup: Setup, ledger: Ledger, options: Options, files: list[str], 
     if not intake.scans:
         raise Stop("no report could be read", Exit.NO_INPUT)
     result = intake.result()
-    say(f"{result.findings} findings, {result.keys} distinct keys, {result.new} new", quiet=options.quiet)
+    say(
+        f"{plural(result.findings, 'finding')}, {plural(result.keys, 'distinct key')}, {result.new} new",
+        quiet=options.quiet,
+    )
     select = Select(scan=min(intake.scans), provider=options.provider)
     run = _resumed(ledger, options)
     since = run.started if run.resumed else None
     if ledger.keeps_secrets:
         by_kind: dict[str, list[CredentialID]] = defaultdict(list)
-        for key in ledger.keys(select):
-            if options.every or not key.confirmed:
-                by_kind[key.provider].append(key.id)
+        for name, kind, proven in ledger.names(select):
+            if options.every or not proven:
+                by_kind[kind].append(name)
         now = datetime.now(UTC)
         due: Mapping[str, Iterable[Due]] = {k: ledger.due(now, ids=ids, since=since) for k, ids in by_kind.items()}
         return Chosen(select, due, run, None if since else sum(map(len, by_kind.values())), intake.failed)
@@ -155,7 +159,7 @@ def _everything(setup: Setup, ledger: Ledger, options: Options) -> Chosen:
         raise Stop(f"no kind of key is called {options.provider}; `lapse providers` lists them", Exit.USAGE)
     due = {k: _living(ledger.due(at, provider=k, since=since), every=options.every) for k in kinds}
     if lacking := ledger.lacking(at, options.provider, since):
-        say(f"{lacking} keys cannot be asked about: their secrets are not kept (see `lapse ledger init`)")
+        say(f"{plural(lacking, 'key')} cannot be asked about: no secret is kept (see `lapse ledger init`)")
     return Chosen(Select(provider=options.provider), due, run, None)
 
 
@@ -170,8 +174,7 @@ def _living(items: Iterable[Due], *, every: bool) -> Iterator[Due]:
 async def _ask(setup: Setup, ledger: Ledger, options: Options, chosen: Chosen) -> None:
     def lines(ids: Sequence[CredentialID]) -> None:
         found = {k.id: k for k in ledger.keys(Select(ids=tuple(ids)))}
-        for name in ids:
-            raw(jsonv1.encode(jsonv1.line(found[name])))
+        raw(b"\n".join(jsonv1.encode(jsonv1.line(found[name])) for name in ids))
 
     ears = Ears(
         Progress(chosen.total, quiet=options.quiet),
@@ -192,7 +195,7 @@ def _trace(exchange: Exchange) -> None:
 
 
 def _finish(ledger: Ledger, options: Options, chosen: Chosen) -> Exit:
-    counts = listing.counts(ledger.keys(chosen.select))
+    counts = listing.counts(ledger.sorts(chosen.select))
     listing.write(ledger, chosen.select, options.shape, sys.stdout)
     say(counts.sentence(), quiet=options.quiet)
     return Exit.BROKE if chosen.failed else counts.exit()

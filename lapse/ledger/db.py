@@ -80,7 +80,7 @@ class Database(ABC):
 
     def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of one query."""
-        return self.look(lambda connection: list(connection.exec_driver_sql(sql, tuple(args)).fetchall()))
+        return self.look(lambda connection: self.raw(connection).execute(sql, tuple(args)).fetchall())
 
     def look(self, body: Callable[[Connection], T]) -> T:
         """Run `body` on one consistent state, again where the server went away in the middle of it."""

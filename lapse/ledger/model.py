@@ -146,10 +146,21 @@ class Select(Struct, frozen=True):
     removed: bool | None = None
     confirmed: bool | None = None
     owner: Ownership | None = None
+    incomplete: bool | None = None
     scan: int | None = None
     order: Order = Order.SEEN
     limit: int | None = None
     offset: int = 0
+
+
+class Sort(Struct, frozen=True):
+    """How many keys are alike. `known` is the newest answer that was not undecided, `last` the newest of all."""
+
+    known: str | None
+    last: str | None
+    confirmed: bool
+    removed: bool
+    keys: int
 
 
 class Found(Struct, frozen=True):

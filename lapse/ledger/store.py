@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from lapse.ledger.model import Found, Key, Noted, Status, Story, Turned
+    from lapse.ledger.model import Found, Key, Noted, Sort, Status, Story, Turned
     from lapse.ledger.raw import Raw
-    from verifier.model import Credential, Finding
+    from verifier.model import Credential, Finding, KindID
     from verifier.ports import Due, Fallen, Judged
     from verifier.scope import Ownership
 
@@ -369,6 +369,17 @@ class Ledger:
     def keys(self, select: Select | None = None) -> Iterator[Key]:
         """Yield the keys that `select` describes, all by default."""
         return views.keys(self._db, select or Select())
+
+    def names(self, select: Select) -> Iterator[tuple[CredentialID, KindID, bool]]:
+        """Yield id, kind and whether proven dead of the keys that `select` describes, in the order first seen.
+
+        Ids, order, limit and offset of `select` are not used.
+        """
+        return views.names(self._db, select)
+
+    def sorts(self, select: Select) -> Iterator[Sort]:
+        """Yield how many keys of each sort `select` describes; its order, limit and offset are not used."""
+        return views.sorts(self._db, select)
 
     def key(self, name: CredentialID) -> Key:
         """Return one key; `UnknownKey` if the ledger lacks it."""

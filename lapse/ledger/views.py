@@ -19,6 +19,7 @@ from lapse.ledger.model import (
     Order,
     Seen,
     Select,
+    Sort,
     State,
     Status,
     Story,
@@ -58,10 +59,10 @@ _W = ",".join(f"w.{name}" for name in COLUMNS)
 _KEYS = (
     "SELECT c.id, c.hash, c.vendor, c.digits, c.provider, c.candidates, c.hint, c.incomplete, a.at, z.at,"
     " s.findings, s.present, s.kept, s.owner, s.canary, s.at, s.confirmed, s.first_live, s.last_live, s.dead_since,"
-    f" s.confirmed_at, s.due, s.streak, {_V}, {_W}"
+    f" s.confirmed_at, s.due, s.streak, s.known_id = s.last, {_V}, {_W}"
     " FROM states s JOIN credentials c ON c.id = s.credential JOIN scans a ON a.id = c.scan"
     " JOIN scans z ON z.id = s.last_scan LEFT JOIN verdicts v ON v.id = s.last"
-    " LEFT JOIN verdicts w ON w.id = s.known_id"
+    " LEFT JOIN verdicts w ON w.id = s.known_id AND w.id <> s.last"
 )
 # Three passes over a million rows: each comparison and sum costs 40 ms, so the rare rows are counted by themselves.
 _ALL = (
@@ -91,6 +92,17 @@ _ORDERS = {
         " s.findings DESC, s.credential"
     ),
 }
+
+
+_NAMES = (
+    "SELECT c.id, c.hash, c.vendor, c.provider, s.confirmed FROM states s JOIN credentials c ON c.id = s.credential"
+    " WHERE {where} AND s.credential > ? ORDER BY s.credential LIMIT ?"
+)
+_SORTS = (
+    "SELECT s.known, s.verdict, s.confirmed, CASE WHEN s.findings > 0 AND s.present = 0 THEN 1 ELSE 0 END, count(*)"
+    " FROM states s JOIN credentials c ON c.id = s.credential WHERE "
+)
+_BY = " GROUP BY 1, 2, 3, 4"
 
 
 def status(db: Database) -> Status:
@@ -153,6 +165,31 @@ def keys(db: Database, select: Select) -> Iterator[Key]:
         yield _key(tuple(row))
 
 
+def names(db: Database, select: Select) -> Iterator[tuple[CredentialID, KindID, bool]]:
+    """Yield id, kind and whether proven dead of the keys that `select` describes, as first seen: no verdict is read."""
+    where, args = _where(select)
+    after = 0
+    while True:
+        rows = db.rows(_NAMES.format(where=where), (*args, after, _PAGE))
+        for _, digest, vendor, provider, confirmed in rows:
+            yield CredentialID(f"{vendor}-{digest.hex()}"), KindID(provider), bool(confirmed)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1][0]
+
+
+def sorts(db: Database, select: Select) -> Iterator[Sort]:
+    """Yield how many keys of each sort `select` describes; a sort may come more than once where ids are named."""
+    where, args = _where(select)
+    for start in range(0, 1 if select.ids is None else len(select.ids), _PAGE):
+        part, hashes = where, list[bytes]()
+        if select.ids is not None:
+            hashes = [bytes.fromhex(name.rpartition("-")[2]) for name in select.ids[start : start + _PAGE]]
+            part = f"{where} AND c.hash IN ({','.join('?' * len(hashes))})"
+        for known, last, confirmed, removed, number in db.rows(_SORTS + part + _BY, (*args, *hashes)):
+            yield Sort(known, last, bool(confirmed), bool(removed), number)
+
+
 def _where(select: Select) -> tuple[str, list[Any]]:
     terms, args = ["TRUE"], list[Any]()
     if select.states:
@@ -164,6 +201,7 @@ def _where(select: Select) -> tuple[str, list[Any]]:
         ("c.provider = ?", select.provider),
         ("s.confirmed = ?", None if select.confirmed is None else int(select.confirmed)),
         ("coalesce(s.owner, 'unknown') = ?", None if select.owner is None else select.owner.value),
+        ("c.incomplete = ?", None if select.incomplete is None else int(select.incomplete)),
         ("s.last_scan >= ?", select.scan),
     ):
         if value is not None:
@@ -178,10 +216,9 @@ def _asked(where: str, args: list[Any], order: Order, limit: int, offset: int) -
 
 def _key(row: tuple[Any, ...]) -> Key:
     (_, digest, vendor, digits, provider, candidates, hint, incomplete, first, last, findings, present, kept) = row[:13]
-    (owner, canary, at, confirmed, first_live, last_live, dead_since, confirmed_at, due, streak) = row[13:23]
-    width = len(COLUMNS)
-    newest = read_verdict(row[23 : 23 + width])
-    known = read_verdict(row[23 + width :])
+    (owner, canary, at, confirmed, first_live, last_live, dead_since, confirmed_at, due, streak, same) = row[13:24]
+    newest = read_verdict(row[24 : 24 + len(COLUMNS)])
+    known = newest if same else read_verdict(row[24 + len(COLUMNS) :])
     text = digest.hex()
     return Key(
         id=CredentialID(f"{vendor}-{text}"),

@@ -15,12 +15,13 @@ from lapse.output import csvfile, jsonv1
 from lapse.output.console import say, table
 from lapse.output.sarif import sarif
 from verifier.model import Dead, Live, Undecided
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lapse.ledger import Ledger
-    from lapse.ledger.model import Found, Key
+    from lapse.ledger.model import Found, Key, Sort
 
 TOGETHER = 200
 """Keys whose places are fetched in one query, those with more than `FEW` apart: a batch must fit into memory."""
@@ -60,29 +61,26 @@ class Counts:
         said += [f"{self.undecided} undecided", f"{self.dead} dead"]
         if self.unconfirmed:
             said.append(f"{self.unconfirmed} dead but unconfirmed")
-        return f"{self.keys} keys: " + ", ".join(said)
+        return f"{plural(self.keys, 'key')}: " + ", ".join(said)
 
 
-def counts(keys: Iterable[Key]) -> Counts:
+def counts(sorts: Iterable[Sort]) -> Counts:
     """Add up."""
     c = Counts()
-    for key in keys:
-        c.keys += 1
-        if isinstance(key.known, Live):
-            c.removed += key.removed_from_source
-            if isinstance(key.last, Undecided):
-                c.unsure += 1
+    for sort in sorts:
+        c.keys += sort.keys
+        if sort.known == "live":
+            c.removed += sort.keys if sort.removed else 0
+            if sort.last == "undecided":
+                c.unsure += sort.keys
             else:
-                c.live += 1
-        elif isinstance(key.known, Dead) and not isinstance(key.last, Undecided):
-            if key.confirmed:
-                c.dead += 1
-            else:
-                c.unconfirmed += 1
-        elif isinstance(key.known, Dead) and key.confirmed:
-            c.dead += 1
+                c.live += sort.keys
+        elif sort.known == "dead" and sort.confirmed:
+            c.dead += sort.keys
+        elif sort.known == "dead" and sort.last != "undecided":
+            c.unconfirmed += sort.keys
         else:
-            c.undecided += 1
+            c.undecided += sort.keys
     return c
 
 
