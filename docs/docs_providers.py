@@ -90,8 +90,11 @@ def _kind(kind: Kind) -> Iterator[str]:
     if isinstance(kind.probe, Probe):
         yield f"The key travels in {_carrier(kind.probe.carrier)}."
     yield "### What proves what"
-    yield "The first line that fits decides; what fits none is undecided."
-    yield _table(("verdict", "reply", "meaning", "confidence"), [_rule(r) for r in kind.rule])
+    if kind.rule:
+        yield "The first line that fits decides; what fits none is undecided."
+        yield _table(("verdict", "reply", "meaning", "confidence"), [_rule(r) for r in kind.rule])
+    else:
+        yield f"No reply is a verdict: {kind.reason}."
     if known := _identity(kind.identity):
         yield f"A live reply also tells: {known}."
     limits = kind.limits

@@ -78,6 +78,7 @@ WHOLE = {
             "refresh_token": "1//0" + "r" * 60,
         }),
     },
+    "jwt": {"secret": makers.jwt({"iss": "https://login.acme.test"}, {"alg": "RS256", "kid": "k"})},
     "ovh": {"id": "a" * 16, "secret": "b" * 32, "token": "c" * 32},
 }  # fmt: skip
 """Keys whole enough to be sent, of kinds that refuse a merely drawn one; two more need a real key pair."""

@@ -27,6 +27,12 @@ def _segment(text: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+def header(token: str) -> dict[str, Any] | None:
+    """Return the header of a signed token, `None` if the text is no JSON Web Token."""
+    segments = token.split(".", _SEGMENTS) if len(token) <= MAX_TOKEN else []
+    return _segment(segments[0]) if len(segments) == _SEGMENTS else None
+
+
 def payload(token: str) -> dict[str, Any] | None:
     """Return the claims of a signed token, `None` if the text is no JSON Web Token."""
     segments = token.split(".", _SEGMENTS) if len(token) <= MAX_TOKEN else []
