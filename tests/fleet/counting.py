@@ -89,18 +89,20 @@ class Counting:
         self.busy_until: dict[str, float] = {}
         self.retry_after: str | None = None
         self.flip: dict[str, str] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     def base_url(self, kind: str) -> str:
         return f"http://127.0.0.1:{self.port}/{kind}"
 
-    async def listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def listen(self, *more: str) -> None:
+        """Listen on loopback and at `more` addresses of this machine, at one port."""
+        self._servers = [await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)]
+        self.port = self._servers[0].sockets[0].getsockname()[1]
+        self._servers += [await asyncio.start_server(self._serve, host, self.port, backlog=512) for host in more]
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -150,12 +152,12 @@ class Counting:
 
 
 @contextmanager
-def counting() -> Iterator[Counting]:
+def counting(*more: str) -> Iterator[Counting]:
     """Run the simulator in a thread of its own."""
     provider, loop = Counting(), asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(provider.listen(), loop).result()
+    asyncio.run_coroutine_threadsafe(provider.listen(*more), loop).result()
     try:
         yield provider
     finally:

@@ -28,6 +28,12 @@ class Restarting:
         admin = server.admin
         self.url = f"postgresql://{admin['username']}:{admin['password']}@{server.host}:{server.port}/postgres"
 
+    def listen(self, address: str) -> None:
+        """Listen at one more address of this machine, which takes a restart."""
+        at = self._words.index("-h") + 1
+        self._words[at] = f"{self._words[at]},{address}"
+        self.restart()
+
     def restart(self) -> None:
         """End it at once, without a word to anybody, and start it again; return when it takes log-ins."""
         os.kill(self._pid, signal.SIGQUIT)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
-from fleet_folder import Fleet, ideal, jitter, made
+import pytest
+from fleet_folder import URL, Fleet, ideal, jitter, made, until
 
-from lapse.commands import nightly
-from lapse.exits import Exit
+from lapse.commands import nightly, verify
+from lapse.exits import Exit, Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,13 +18,41 @@ if TYPE_CHECKING:
     from counting import Counting
 
 
-def test_three_workers_share_a_night_and_keep_each_limit(tmp_path: Path, provider: Counting, database: str) -> None:
+def elsewhere(fleet: Fleet, folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Be on another machine of the fleet, with the same config and sealing key and nothing else; return the config."""
+    folder.mkdir()
+    for name in ("lapse.toml", "ledger.key"):
+        shutil.copy(fleet.path / name, folder)
+    patch.chdir(folder)
+    patch.setenv(URL, fleet.url)
+    patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+    return folder / "lapse.toml"
+
+
+def refused(config: Path) -> None:
+    """While a night is led anywhere, nobody else leads one or verifies: one probe a key is the fleet's promise."""
+    said = "another verification is at work on .*; wait for it or stop it"
+    for fleet in (None, False):
+        with pytest.raises(Stop, match=said):
+            nightly.run(nightly.Options(fleet=fleet, quiet=True), config)
+    with pytest.raises(Stop, match=said):
+        verify.run(verify.Options(quiet=True), config)
+
+
+def test_three_workers_share_a_night_and_keep_each_limit_and_others_are_refused_meanwhile(
+    tmp_path: Path, provider: Counting, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = {"alpha": (40.0, 15, 4), "beta": (80.0, 1, 4), "gamma": (60.0, 20, 8)}
     with Fleet(tmp_path, provider, database, limits, keys=25) as fleet:
         keys = [*made("alpha", 60, 20), *made("beta", 100, 20, 5), *made("gamma", 90, 0)]
         fleet.report(keys)
         fleet.workers(3)
-        night = json.loads(fleet.run("nightly", "--format", "json", code=10))
+        led = fleet.start("nightly", "--format", "json")
+        until(lambda: len(provider.asked) > 5, "calls")
+        refused(elsewhere(fleet, tmp_path / "elsewhere", monkeypatch))
+        out, err = led.communicate(timeout=120)
+        assert led.returncode == Exit.LIVE, err
+        night = json.loads(out)
         assert night["asked"] == len(keys)
         assert sum(night["calls"].values()) == len(keys) + 40, "one a key, and one more for each that was refused"
         for kind, (rate, burst, _) in limits.items():
