@@ -123,6 +123,17 @@ async def form(request: Request, role: Role) -> tuple[Person, dict[str, str]]:
     return found, fields
 
 
+def client_of(request: Request) -> str:
+    """Return the address that a log-in comes from: behind a proxy on this machine, the one that the proxy names.
+
+    It is told apart for the limit alone. Whoever is on this machine may claim any.
+    """
+    peer = request.client.host if request.client else ""
+    if peer in {"127.0.0.1", "::1"}:
+        peer = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() or peer
+    return peer
+
+
 async def body(request: Request, most: int) -> bytes:
     """Return a request's body; more than `most` bytes is 413."""
     parts, size = [], 0

@@ -21,7 +21,7 @@ from starlette.responses import RedirectResponse, Response
 
 from lapse.exits import Stop
 from lapse.references import resolve
-from lapse.web.guard import LOOPBACK
+from lapse.web.guard import LOOPBACK, client_of
 from lapse.web.pages import house_of, set_cookie, show
 from lapse.web.settings import OidcConfig, Role
 
@@ -151,7 +151,7 @@ async def begin(request: Request) -> Response:
     house = house_of(request)
     if not house.serve.oidc.issuer:
         return show(request, "login.html", 404, said="No organisation's log-in is configured.", oidc=False)
-    if not house.limit.passes(request.client.host if request.client else ""):
+    if not house.limit.passes(client_of(request)):
         return show(request, "login.html", 429, said="Too many attempts. Wait a minute.", oidc=False)
     redirect = redirect_of(request)
     try:

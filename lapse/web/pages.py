@@ -20,7 +20,7 @@ from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told, Turn
 from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1
 from lapse.web.access import COOKIE, Person
-from lapse.web.guard import LOOPBACK, form, need
+from lapse.web.guard import LOOPBACK, client_of, form, need
 from lapse.web.settings import Role
 from playbooks.journal import Status, What, same
 from playbooks.plan import Slot
@@ -79,8 +79,7 @@ def login(request: Request) -> Response:
     token = request.query_params.get("t", "")
     if not token:
         return show(request, "login.html", said="", oidc=bool(house.serve.oidc.issuer))
-    client = request.client.host if request.client else ""
-    if not house.limit.passes(client):
+    if not house.limit.passes(client_of(request)):
         return show(request, "login.html", 429, said="Too many attempts. Wait a minute.", oidc=False)
     found = house.links.take(token)
     if found is None:

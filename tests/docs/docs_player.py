@@ -44,6 +44,7 @@ class Player:
 
     def run(self, typed: str) -> tuple[int, str]:
         """Return exit code and output. `lapse` itself is forked, which is quicker; a shell takes what it prints."""
+        typed = typed.replace("127.0.0.1:8017", f"127.0.0.1:{self.env.get('LAPSE_SERVE_PORT', 8017)}")
         ours, sign, rest = re.fullmatch(r"(lapse [^|;&><$*`]*)?([|>]?)(.*)", typed).groups()  # type: ignore[union-attr]  # every group may be empty: it always matches
         if ours is None:
             return self._shell(typed)

@@ -12,6 +12,8 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from servers import free_port
+
 from lapse.sandbox import keys
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def build(folder: Path, saas: Saas) -> dict[str, str]:
     return {
         "PATH": f"{shim.parent}:{os.environ['PATH']}", "HOME": str(home), "XDG_CACHE_HOME": cache,
         "LANG": "C.UTF-8", "COLUMNS": "100", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "LAPSE_SERVE_PORT": str(free_port()),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import docs_world
 import pytest
 from docs_player import Player
 from docs_session import Block, Command, Session, blocks
+from presence import lacking
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lapse"))
 from desk import simulator
@@ -50,12 +52,15 @@ def saas() -> Iterator[Saas]:
 
 @pytest.mark.parametrize("page", PLAYED)
 def test_a_page_does_what_it_says(page: str, saas: Saas, tmp_path: Path) -> None:
+    if shutil.which("curl") is None and any("curl " in b.text for b in consoles(page)):
+        lacking("curl is not installed")
     with Player(tmp_path, docs_world.build(tmp_path, saas)) as player:
         session = Session(page)
         for block in PAGES[page]:
             if block.title == STAYS:
                 said = player.leave_running(session, block)
-                if link := re.search(r"http://127\.0\.0\.1:\d+/login\?t=\S+", said):
+                link = re.search(r"http://127\.0\.0\.1:\d+/login\?t=\S+", said)
+                if link and page == "docs/first-incident.md":
                     assert "proven dead" in (docs_newcomer.kill_a_key(link[0]) or "proven dead")
             elif block.language == "console" and not block.title.startswith(NEEDS):
                 for command in block.commands():

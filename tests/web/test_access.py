@@ -6,6 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.requests import Request
 from starlette.routing import Route
 from web_made import RUN, Browser, name_of
 
@@ -14,6 +15,7 @@ from lapse.config import load
 from lapse.exits import Stop
 from lapse.web.access import ATTEMPTS, COOKIE, LINK_SECONDS, Limit, Links, Sessions, Tokens
 from lapse.web.app import application
+from lapse.web.guard import client_of
 from lapse.web.settings import Role, ServeConfig
 
 if TYPE_CHECKING:
@@ -179,6 +181,20 @@ def test_roles(browser: Browser, role: Role, verb: str, *, allowed: bool) -> Non
 def test_a_form_has_a_size(browser: Browser) -> None:
     browser.log_in()
     assert browser.submit("/audit/check", more="x" * 70_000).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("peer", "named", "told"),
+    [
+        ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ("::1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the proxy's own word is the last one
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("203.0.113.9", "203.0.113.7", "203.0.113.9"),  # from elsewhere anybody could name anything
+    ],
+)
+def test_behind_a_proxy_of_this_machine_everybody_has_a_limit_of_their_own(peer: str, named: str, told: str) -> None:
+    headers = [(b"x-forwarded-for", named.encode())] if named else []
+    assert client_of(Request({"type": "http", "client": (peer, 4711), "headers": headers})) == told
 
 
 def test_the_limit_counts_by_address() -> None:
