@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from web_made import RUN
+from web_made import RUN, served
 
+from lapse.web.access import COOKIE
 from lapse.web.runs import Watch
 from lapse.web.settings import Role
 from playbooks.journal import What
@@ -80,3 +81,34 @@ async def test_many_watch_one_run_by_one_reader(house: House) -> None:
     assert task is not None
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
+
+
+async def test_fifty_people_follow_a_run_to_its_end(house: House) -> None:
+    log, ready = house.ledger.rotations, asyncio.Semaphore(0)
+    before = log.entries(RUN)[-1].seq
+
+    async def follow(port: int, cookie: str) -> list[str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"GET /runs/{RUN}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {COOKIE}={cookie}\r\n\r\n"
+        writer.write(head.encode())
+        told: list[str] = []
+        while "over" not in told:
+            line = (await reader.readline()).decode().strip()
+            assert line or not reader.at_eof(), told
+            if line.startswith("data: "):
+                told.append(line.removeprefix("data: "))
+                ready.release()
+        writer.close()
+        return told
+
+    with served(house) as address:
+        port = int(address.rpartition(":")[2])
+        viewers = [
+            asyncio.create_task(follow(port, house.sessions.begin(f"viewer {n}", Role.VIEWER)[1])) for n in range(50)
+        ]
+        async with asyncio.timeout(30):
+            for _ in viewers:
+                await ready.acquire()
+            await asyncio.to_thread(log.append, RUN, "", What.ENDED, "all is done", {"how": "finished"})
+            told = await asyncio.gather(*viewers)
+    assert told == [[str(before), str(before + 1), "over"]] * 50
