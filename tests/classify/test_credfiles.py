@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from verifier.catalogue import load_catalogue
 from verifier.classify import Classifier, credfiles, split
-from verifier.model import GENERIC, Claim, Place, SourceKind
+from verifier.model import Claim, Place, SourceKind
 from verifier.secret import Secret
 
 CLASSIFIER = Classifier.of(load_catalogue())
@@ -66,9 +66,9 @@ def parts(text: str) -> dict[str, str]:
         ("Driver={ODBC Driver 18 for SQL Server};Server=h;Database=d;UID=u;PWD=p", "sqlserver",
          "host=h database=d username=u password=p"),
         ("Driver={MySQL ODBC 8.0 Unicode Driver};Server=h;UID=u;PWD=p", "mysql", "host=h username=u password=p"),
-        ("jdbc:oracle:thin:u/p@//h:1521/svc", GENERIC, "username=u password=p host=h port=1521 database=svc"),
-        ("jdbc:oracle:thin:u/p@h:1521:SID", GENERIC, "username=u password=p host=h port=1521 database=SID"),
-        ("jdbc:db2://h:50000/d:user=u;password=p;", GENERIC, "host=h port=50000 database=d username=u password=p"),
+        ("jdbc:oracle:thin:u/p@//h:1521/svc", "oracle_db", "username=u password=p host=h port=1521 database=svc"),
+        ("jdbc:oracle:thin:u/p@h:1521:SID", "oracle_db", "username=u password=p host=h port=1521 database=SID"),
+        ("jdbc:db2://h:50000/d:user=u;password=p;", "db2", "host=h port=50000 database=d username=u password=p"),
         ("ssh://u:p@h:2222/home/u", "ssh_password", "username=u password=p host=h port=2222 path=home/u"),
         ("smtp://u%40x.test:p@mail.test:587", "smtp", "username=u@x.test password=p host=mail.test port=587"),
         ("smtps://u:p@mail.test", "smtp", "username=u password=p host=mail.test scheme=smtps"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
-from verifier.classify import credfiles, split
+from verifier.classify import credfiles, dialects, split
 from verifier.classify.aliases import UNKNOWN, Alias, Aliases, Says
 from verifier.classify.index import ShapeIndex
 from verifier.classify.names import PARTS, part_of
@@ -346,8 +346,9 @@ class Classifier:
         file = credfiles.take(text) if not forced else None
         if file is not None:
             return self._narrowed(file)
-        if "://" in text or text[:12] == "jdbc:oracle:":
-            found = None if self.index.alone(text) else self._uri(text, alias, forced=forced)
+        own = dialects.take(text)
+        if own is not None or "://" in text:
+            found = None if own is None and self.index.alone(text) else self._uri(text, own, alias, forced=forced)
             if found is not None:
                 return found
         return self._fields(text, alias)
@@ -376,8 +377,8 @@ class Classifier:
         ssh = "-----BEGIN OPENSSH PRIVATE KEY-----" in found or alias.kinds[:1] == (_SSH_KEY,)
         return split.Split(KindID(_SSH_KEY if ssh else _TLS_KEY), {"secret": found})
 
-    def _uri(self, text: str, alias: Alias, *, forced: bool) -> split.Split | None:
-        found = split.uri(text)
+    def _uri(self, text: str, own: split.Split | None, alias: Alias, *, forced: bool) -> split.Split | None:
+        found = own or split.uri(text)
         if found is None or (forced and found.kind not in alias.kinds and "password" not in found.parts):
             return None
         parts = found.parts

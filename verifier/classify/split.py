@@ -33,6 +33,18 @@ SCHEMES = {
     "smtp": "smtp", "smtps": "smtp", "submission": "smtp",
     "imap": "imap", "imaps": "imap",
     "http": "basic_auth_url", "https": "basic_auth_url",
+    "oracle": "oracle_db", "db2": "db2", "ibm_db_sa": "db2", "db2i": "db2",
+    "snowflake": "snowflake_login",
+    "clickhouse": "clickhouse_db", "clickhousedb": "clickhouse_db", "ch": "clickhouse_db",
+    "cassandra": "cassandra", "scylla": "cassandra", "scylladb": "cassandra",
+    "neo4j": "neo4j", "bolt": "neo4j",
+    "hana": "sap_hana", "hdbcli": "sap_hana", "sap": "sap_hana",
+    "teradata": "teradata", "teradatasql": "teradata",
+    "vertica": "vertica",
+    "trino": "trino", "presto": "trino", "hive": "trino", "hive2": "trino", "impala": "trino",
+    "couchbase": "couchbase_db", "couchbases": "couchbase_db",
+    "sybase": "sybase", "exa": "exasol", "firebird": "firebird", "firebirdsql": "firebird",
+    "nats": "nats", "mqtt": "mqtt", "mqtts": "mqtt",
 }  # fmt: skip
 """URI scheme to kind; a driver suffix (`postgresql+psycopg2`) is cut off first."""
 
@@ -42,11 +54,9 @@ _PLAIN = {"postgres", "mysql", "mongodb", "redis", "amqp", "ldap", "sqlserver", 
 _OPTIONS = frozenset({"authsource", "authmechanism", "tls", "ssl", "sslmode"})
 """Query options that change how a log-in goes; all others say nothing about the credential."""
 
-_URI = re.compile(r"((?:jdbc:(?:[A-Za-z][A-Za-z0-9-]{1,24}:){0,3})?)([A-Za-z][A-Za-z0-9+.-]{1,24})://(.*)", re.DOTALL)
+_URI = re.compile(r"((?:jdbc:(?:[A-Za-z][A-Za-z0-9-]{1,24}:){0,3})?)([A-Za-z][A-Za-z0-9+._-]{1,24})://(.*)", re.DOTALL)
+_SERVICE = re.compile(r"(?:^|&)(?:service_name|sid)=([^&#]+)", re.IGNORECASE)
 _NAMED_LOGIN = re.compile(r"[^@]*;\s*(?:user(?:name| id)?|uid|password|pwd)\s*=", re.IGNORECASE)
-_ORACLE = re.compile(r"jdbc:oracle:(?:thin|oci8?):([^/@\s]+)/(.+)@(?://)?([^@\s]+)", re.DOTALL)
-_ORACLE_PLACE = re.compile(r"(?:tcps?://)?([^:/\s]+)(?::(\d{1,5}))?(?:[:/]([^?\s]+))?")
-_DB2 = re.compile(r"jdbc:(?:db2|ids|as400)://([^/]+)/([^:;]*)[:;](.+)", re.DOTALL)
 _DRIVER = re.compile(r"driver\s*=\s*\{?([^;}]*)", re.IGNORECASE)
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f:.%]+)\](?::(\d{1,5}))?|([^:/?#\[\]]*)(?::(\d{1,5}))?")
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
@@ -57,9 +67,13 @@ _KEYS = {
     "network address": "host", "host": "host", "hostname": "host",
     "port": "port", "database": "database", "initial catalog": "database", "dbname": "database", "db": "database",
     "databasename": "database",
+    "server name": "host", "servername": "host", "host name": "host", "contact points": "host",
+    "portnumber": "port", "port number": "port", "dbalias": "database", "catalog": "database",
+    "userid": "username", "user_id": "username",
     "user id": "username", "uid": "username", "user": "username", "username": "username", "user name": "username",
     "password": "password", "pwd": "password", "pass": "password",
-    "accountname": "account", "accountkey": "secret", "sharedaccesskey": "secret", "sharedaccesskeyname": "id",
+    "accountname": "account", "account": "account", "accountkey": "secret",
+    "sharedaccesskey": "secret", "sharedaccesskeyname": "id",
     "entitypath": "database", "sharedaccesssignature": "secret",
 }  # fmt: skip
 """Field names of `key=value;` connection strings, lower case, to part names."""
@@ -75,11 +89,9 @@ class Split(Struct, frozen=True):
 def uri(text: str) -> Split | None:
     """Take `scheme://user:password@host:port/path?options` apart; parts that are not there are left out.
 
-    JDBC's own ways too: drivers around drivers (`jdbc:p6spy:mysql:…`), fields after `;`, Oracle, Db2.
+    JDBC's own ways too: drivers around drivers (`jdbc:p6spy:mysql:…`), SQL Server's fields after `;`. What is no URI,
+    or only looks like one, is in `verifier.classify.dialects`.
     """
-    own = _vendor(text)
-    if own is not None:
-        return own
     m = _URI.fullmatch(text)
     if m is None:
         return None
@@ -97,49 +109,36 @@ def uri(text: str) -> Split | None:
     parts: dict[str, str] = {}
     user, colon, password = authority.partition(":")
     try:
-        _put(parts, "username", unquote(user, errors="strict"))
-        _put(parts, "password", unquote(password, errors="strict") if colon else "")
+        put(parts, "username", unquote(user, errors="strict"))
+        put(parts, "password", unquote(password, errors="strict") if colon else "")
     except UnicodeDecodeError:  # bytes that are no UTF-8: as text they would be another password
         return None
-    _address(parts, hosts)
-    _put(parts, "database" if kind in _WITH_DATABASE else "path", unquote(path).strip("/"))
+    put_address(parts, hosts)
+    put(parts, "path" if kind in _WITHOUT_DATABASE else "database", unquote(path).strip("/"))
     if (base not in _PLAIN and base not in {"postgresql", "mysql2", "mariadb", "http"}) or base == "http":
-        _put(parts, "scheme", base)
+        put(parts, "scheme", base)
     try:
         _query(parts, query)
     except UnicodeDecodeError:
         return None
     if kind == "sqlserver":
         return _sqlserver(parts, query)
+    if kind == "oracle_db" and (m := _SERVICE.search(query)):
+        parts.setdefault("database", m.group(1))
     return Split(kind, parts)
 
 
 def _base(around: str, scheme: str) -> str:
-    """Return the word of a scheme that names the product: `mysql` of `jdbc:mysql:replication` and `mysql+pymysql`."""
+    """Return the word of a scheme that names the product: `mysql` of `jdbc:mysql:replication` and `mysql+pymysql`.
+
+    Of `git+https` the second half.
+    """
     words = [*around.lower().removeprefix("jdbc:").split(":")[:-1], scheme.lower()]
     for word in words:
-        for name in (word, word.partition("+")[0]):
+        for name in (word, word.partition("+")[0], word.partition("+")[2]):
             if name in SCHEMES:
                 return name
     return words[-1].partition("+")[0]
-
-
-def _vendor(text: str) -> Split | None:
-    """Read Oracle's `thin:user/password@host:port:sid` and Db2's `//host:port/database:user=…;password=…;`."""
-    parts: dict[str, str] = {}
-    if m := _ORACLE.fullmatch(text):
-        place = _ORACLE_PLACE.fullmatch(m.group(3))
-        _put(parts, "username", m.group(1))
-        _put(parts, "password", m.group(2))
-        for name, value in zip(("host", "port", "database"), place.groups() if place else (), strict=False):
-            _put(parts, name, value or "")
-        return Split(GENERIC, parts)
-    if m := _DB2.fullmatch(text):
-        _address(parts, m.group(1))
-        _put(parts, "database", m.group(2))
-        _named(parts, m.group(3))
-        return Split(GENERIC, parts)
-    return None
 
 
 def _sqlserver(parts: dict[str, str], query: str) -> Split:
@@ -158,11 +157,11 @@ def _sqlserver(parts: dict[str, str], query: str) -> Split:
     parts.pop("scheme", None)
     parts.pop("options", None)
     items = (item.partition("=") for item in query.partition("#")[0].split("&"))
-    _put(parts, "options", _way_in((name, unquote(value)) for name, _, value in items))
+    put(parts, "options", way_in((name, unquote(value)) for name, _, value in items))
     return Split(KindID("sqlserver"), parts)
 
 
-def _way_in(pairs: Iterable[tuple[str, str]]) -> str:
+def way_in(pairs: Iterable[tuple[str, str]]) -> str:
     """Return the options of SQL Server that change how a log-in goes: another way in, "strict", any certificate."""
     kept = {}
     for name, value in pairs:
@@ -181,25 +180,27 @@ def _way_in(pairs: Iterable[tuple[str, str]]) -> str:
 def _instance(parts: dict[str, str]) -> None:
     """Drop the name of an instance where a port says the same; without one, only its host knows where it listens."""
     if parts.get("port"):
-        _put(parts, "host", parts.get("host", "").partition("\\")[0])
+        put(parts, "host", parts.get("host", "").partition("\\")[0])
 
 
-_WITH_DATABASE = frozenset({"postgres", "mysql", "mongodb_uri", "redis", "rabbitmq", "sqlserver", "ldap"})
+_WITHOUT_DATABASE = frozenset({GENERIC, "sftp_ftp", "ssh_password", "smtp", "imap", "basic_auth_url", "nats", "mqtt"})
+"""Kinds whose path names no database."""
 
 
-def _put(parts: dict[str, str], name: str, value: str) -> None:
+def put(parts: dict[str, str], name: str, value: str) -> None:
+    """Set a part that is not empty."""
     if value:
         parts[name] = value
 
 
-def _address(parts: dict[str, str], hosts: str) -> None:
+def put_address(parts: dict[str, str], hosts: str) -> None:
     """Read `host:port`; several hosts with commas stay one text, because only the driver knows what they mean."""
     m = _ADDRESS.fullmatch(hosts)
     if m is None:
-        _put(parts, "host", hosts)
+        put(parts, "host", hosts)
         return
-    _put(parts, "host", (m.group(1) or m.group(3) or "").lower())
-    _put(parts, "port", m.group(2) or m.group(4) or "")
+    put(parts, "host", (m.group(1) or m.group(3) or "").lower())
+    put(parts, "port", m.group(2) or m.group(4) or "")
 
 
 def _query(parts: dict[str, str], query: str) -> None:
@@ -212,7 +213,7 @@ def _query(parts: dict[str, str], query: str) -> None:
             parts.setdefault(part, unquote(value, errors="strict"))
         elif low in _OPTIONS:
             kept.append(f"{low}={unquote(value)}")
-    _put(parts, "options", "&".join(sorted(kept)))
+    put(parts, "options", "&".join(sorted(kept)))
 
 
 def _jdbc(text: str) -> Split:
@@ -220,16 +221,17 @@ def _jdbc(text: str) -> Split:
     address, _, rest = text.partition(";")
     address, _, database = address.partition("/")
     parts: dict[str, str] = {}
-    _address(parts, address)
-    _put(parts, "database", database)
-    _named(parts, rest)
+    put_address(parts, address)
+    put(parts, "database", database)
+    put_named(parts, rest)
     _instance(parts)
-    _put(parts, "options", _way_in(_fields(rest)))
+    put(parts, "options", way_in(read_pairs(rest)))
     return Split(KindID("sqlserver"), parts)
 
 
-def _named(parts: dict[str, str], text: str) -> None:
-    for name, value in _fields(text):
+def put_named(parts: dict[str, str], text: str) -> None:
+    """Set the parts that `name=value;` pairs name, where they are not set yet."""
+    for name, value in read_pairs(text):
         part = _KEYS.get(name)
         if part is not None and value:
             parts.setdefault(part, value)
@@ -239,15 +241,15 @@ def _cloudinary(rest: str) -> Split:
     login, _, cloud = rest.rpartition("@")
     key, _, secret = login.partition(":")
     parts: dict[str, str] = {}
-    _put(parts, "id", unquote(key))
-    _put(parts, "secret", unquote(secret))
-    _put(parts, "account", cloud.partition("?")[0].strip("/"))
+    put(parts, "id", unquote(key))
+    put(parts, "secret", unquote(secret))
+    put(parts, "account", cloud.partition("?")[0].strip("/"))
     return Split(KindID("cloudinary"), parts)
 
 
 def fields(text: str) -> Split | None:
     """Take a `Key=value;Key=value` string apart: Azure Storage, Service Bus, Cosmos DB, SQL Server and kin."""
-    pairs = _fields(text)
+    pairs = read_pairs(text)
     if len(pairs) < 2:  # one pair is an assignment, not a connection string
         return None
     parts: dict[str, str] = {}
@@ -258,30 +260,48 @@ def fields(text: str) -> Split | None:
             parts.setdefault(part, value)
     named = dict(pairs)
     if "accountendpoint" in names:
-        _address(parts, _host(named["accountendpoint"]))
+        put_address(parts, _host(named["accountendpoint"]))
         parts.pop("port", None)
         return Split(KindID("azure_cosmos"), parts)
     if "accountkey" in names:
         endpoint = named.get("blobendpoint", "")
-        _put(parts, "host", _host(endpoint))
+        put(parts, "host", _host(endpoint))
         return Split(KindID("azure_storage"), parts)
     if {"endpoint", "id", "secret"} <= names and ".azconfig." in named["endpoint"]:
         store = {"host": _host(named["endpoint"]), "id": named["id"], "secret": named["secret"]}
         return Split(KindID("azure_app_config"), {n: v for n, v in store.items() if v})
     if "endpoint" in names and names & {"sharedaccesskey", "sharedaccesssignature"}:
-        _put(parts, "host", _host(named["endpoint"]))
+        put(parts, "host", _host(named["endpoint"]))
         return Split(KindID("azure_sb"), parts)
     if "password" not in parts:
         return None
     driver = _DRIVER.search(text)
     found = _sql(parts, names, driver.group(1).lower() if driver else "")
     if found.kind == "sqlserver":
-        _put(found.parts, "options", _way_in(pairs))
+        put(found.parts, "options", way_in(pairs))
     return found
 
 
-_DRIVERS = (("sql server", "sqlserver"), ("mysql", "mysql"), ("mariadb", "mysql"), ("postgres", "postgres"))
+_DRIVERS = (
+    ("sql server", "sqlserver"), ("sqlncli", "sqlserver"), ("freetds", "sqlserver"),
+    ("mysql", "mysql"), ("mariadb", "mysql"), ("postgres", "postgres"), ("psqlodbc", "postgres"),
+    ("redshift", "postgres"), ("oracle", "oracle_db"), ("snowflake", "snowflake_login"),
+    ("clickhouse", "clickhouse_db"), ("db2", "db2"), ("hdbodbc", "sap_hana"), ("teradata", "teradata"),
+    ("vertica", "vertica"), ("cassandra", "cassandra"),
+    ("mongodb", "mongodb_uri"), ("trino", "trino"), ("presto", "trino"), ("hive", "trino"), ("impala", "trino"),
+    ("exasol", "exasol"), ("firebird", "firebird"), ("sybase", "sybase"), ("adaptive server", "sybase"),
+)  # fmt: skip
 """What an ODBC driver is called, and what it logs in to."""
+
+_PORTS = {
+    "1433": "sqlserver",
+    "1521": "oracle_db",
+    "3306": "mysql",
+    "5432": "postgres",
+    "50000": "db2",
+    "9042": "cassandra",
+}
+"""Ports that tell whose string it is, where its fields are everybody's."""
 
 
 def _sql(parts: dict[str, str], names: set[str], driver: str = "") -> Split:
@@ -291,20 +311,25 @@ def _sql(parts: dict[str, str], names: set[str], driver: str = "") -> Split:
     address, comma, port = host.partition(",")
     if comma:
         parts["port"] = port.strip()
-    _put(parts, "host", address.strip().lower())
+    put(parts, "host", address.strip().lower())
     _instance(parts)
     for word, product in _DRIVERS:
         if word in driver:
             return Split(KindID(product), parts)
+    if "account" in parts or host.endswith("snowflakecomputing.com"):
+        return Split(KindID("snowflake_login"), parts)
+    if "virtualhost" in names:
+        return Split(KindID("rabbitmq"), parts)
+    if "contact points" in names:
+        return Split(KindID("cassandra"), parts)
     sql_server = names & {"data source", "initial catalog", "user id", "encrypt", "trustservercertificate"}
-    if names & {"host", "username"} and not names & {"data source", "initial catalog"}:
-        kind = GENERIC if parts.get("port") != "5432" else KindID("postgres")
-    else:
-        kind = KindID("sqlserver") if sql_server and names & {"server", "data source"} else GENERIC
-    return Split(kind, parts)
+    told = _PORTS.get(parts.get("port", ""))
+    if told is None and sql_server and names & {"server", "data source"} and not names & {"host"}:
+        told = "sqlserver"
+    return Split(KindID(told) if told else GENERIC, parts)
 
 
-def _fields(text: str) -> list[tuple[str, str]]:
+def read_pairs(text: str) -> list[tuple[str, str]]:
     """Read the pairs. A quoted value (`"a;b"`, `'it''s'`, `{a;b}`) is unwrapped; one that never ends spoils them all.
 
     `{word}` may be a quoted value or a gap to be filled in: such a pair is left out.
@@ -428,5 +453,5 @@ def login(text: str) -> dict[str, str] | None:
     if not (colon and password) or "\n" in text:
         return None
     parts = {"password": password}
-    _put(parts, "username", user)
+    put(parts, "username", user)
     return parts
