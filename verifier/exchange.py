@@ -84,7 +84,8 @@ class Admitted(Struct, frozen=True):
     """A host that passed the door's address check: connect to `address` (an IP) only, TLS name `host`.
 
     `roots` are certificates (PEM) of the config's own authorities, trusted besides the public ones; `known_hosts` is
-    the text of the config's file of SSH host keys.
+    the text of the config's file of SSH host keys. `own`: the address lies in a network that the config names as one
+    that may be reached (`egress.allow_private`), and not on the open internet.
     """
 
     host: str
@@ -92,6 +93,7 @@ class Admitted(Struct, frozen=True):
     port: int
     roots: tuple[bytes, ...] = ()
     known_hosts: str = ""
+    own: bool = False
 
 
 class Door(Protocol):

@@ -8,8 +8,9 @@ TLS is taken wherever it is offered. The server's certificate is not verified, a
 by default: private CAs are the rule there, and what the handshake sends is a proof, not the password. A handshake that
 wants the password itself in readable form gets it inside TLS only (Redis without TLS knows no other way). Mail servers
 are the exception: they are found on the open internet, with certificates of public authorities, and their log-ins send
-the password itself, so theirs is verified (`Stream.secure_verified`). So is SQL Server's, whose log-in is the password
-itself, unless the connection string tells its own clients to trust any.
+the password itself, so theirs is verified (`Stream.secure_verified`). SQL Server, LDAP and FTP are sent the password
+itself, too: on the open internet their certificate is verified, in a network that the config names it is not
+(`Stream.secure_for_password`), because few of their servers there have one that could be.
 """
 
 from __future__ import annotations
@@ -247,6 +248,10 @@ class Stream:
             context.set_alpn_protocols(protocols)
         await self._writer.start_tls(context, server_hostname=self._admitted.host)
         self.tls = True
+
+    async def secure_for_password(self) -> None:
+        """Go on in TLS that a password itself may be sent in: verified, but in the config's own networks."""
+        await (self.secure() if self._admitted.own else self.secure_verified())
 
     def goodbye(self, message: bytes) -> None:
         """Send the protocol's farewell, if it still can be sent."""

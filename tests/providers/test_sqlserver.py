@@ -18,6 +18,7 @@ from sql_world import Login, SqlServer, packet, prelogin
 from support import credential, real_door
 
 from verifier import tds, wire
+from verifier.exchange import Admitted
 from verifier.model import Dead, Doubt, Live, Undecided
 from verifier.providers import sqlserver as provider
 from verifier.wire import Account, WireError
@@ -179,14 +180,22 @@ async def test_no_password_goes_to_a_server_without_tls(world: SqlServer, folder
     assert server.plain == b""
 
 
-async def test_no_password_goes_to_whoever_has_anothers_certificate(world: SqlServer, folder: Path) -> None:
+async def test_on_the_open_internet_no_password_goes_to_whoever_has_anothers_certificate(
+    world: SqlServer, folder: Path
+) -> None:
+    roots = ((folder / "server.crt").read_bytes(),)
+    account = Account("app", GOOD, "shop", "", {})
     async with world.listening() as port:
-        verdict = await ask(None, port)
-        assert short(verdict) == "unreachable"
-        assert isinstance(verdict, Undecided)
-        assert "ca_bundle" in verdict.note
+        for strange in (Admitted("localhost", "127.0.0.1", port), Admitted("other.test", "127.0.0.1", port, roots)):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await provider.handshake(strange, account)
         assert world.heard == []
-        assert short(await ask(None, port, options="trustservercertificate=true")) == "live"
+        told, _ = await provider.handshake(Admitted("localhost", "127.0.0.1", port, roots), account)
+        assert told["authenticated"]
+        trusting = Account("app", GOOD, "shop", "", {"trustservercertificate": "true"})
+        told, _ = await provider.handshake(Admitted("localhost", "127.0.0.1", port), trusting)
+        assert told["authenticated"]
+        assert short(await ask(None, port)) == "live", "in a network that the config names"
 
 
 async def test_strict_encryption_begins_in_tls(world: SqlServer, folder: Path) -> None:

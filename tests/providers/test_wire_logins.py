@@ -15,8 +15,10 @@ import servers
 from impostor import answering, listening
 from support import credential, real_door
 
+from verifier.exchange import Admitted
 from verifier.model import Dead, Doubt, How, Live, Undecided
 from verifier.providers import ldap, rabbitmq, sftp_ftp
+from verifier.wire import Account
 
 if TYPE_CHECKING:
     import asyncio
@@ -135,6 +137,19 @@ async def test_what_is_no_answer_of_ldap_is_no_verdict(sends: bytes) -> None:
         verdict = await ask(ldap, port, GOOD, "ldap")
     assert isinstance(verdict, Undecided), verdict
     assert verdict.why is Doubt.AMBIGUOUS, verdict
+
+
+@pytest.mark.parametrize("module", [ldap, sftp_ftp])
+async def test_on_the_open_internet_no_password_goes_to_whoever_has_anothers_certificate(
+    tls: ssl.SSLContext, module: ModuleType
+) -> None:
+    got = bytearray()
+    play = directory if module is ldap else files
+    account = Account("app", GOOD, "", "", {})
+    async with listening(partial(play, tls=tls, got=got)) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await module.handshake(Admitted("localhost", "127.0.0.1", port), account)
+    assert b"sesame" not in got
 
 
 async def test_an_anonymous_bind_judges_no_password() -> None:

@@ -349,7 +349,8 @@ class Egress:
         result: Admitted | Trouble
         try:
             address = (await self._resolve(*place, plain=False))[0]
-            result = Admitted(place[0], address, place[1], self._roots, self._host_keys)
+            own = allowed(ip_address(address), self._settings.allow_private)
+            result = Admitted(place[0], address, place[1], self._roots, self._host_keys, own)
         except RefusedError as e:
             result = Trouble(Doubt.REFUSED, f"{place[0]} {e}", place[0])
         except OSError:

@@ -134,13 +134,13 @@ async def handshake(admitted: Admitted, account: Account) -> Said:
     """Bind and return the directory's result code and its text."""
     async with connected(admitted) as stream:
         if account.scheme == "ldaps" or admitted.port == TLS_PORT:
-            await stream.secure()
+            await stream.secure_for_password()
         else:
             await stream.write(_message(1, _tlv(_EXTENDED_REQUEST, _tlv(_NAME, _START_TLS))))
             code, _ = _result(await _read(stream), _EXTENDED_ANSWER)
             if code != 0:
                 raise WireError(Doubt.UNSUPPORTED, "the directory offers no TLS, outside of which no password is sent")
-            await stream.secure()
+            await stream.secure_for_password()
         bind = (
             _tlv(_INTEGER, b"\x03")
             + _tlv(_OCTETS, account.username.encode())

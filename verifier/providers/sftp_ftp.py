@@ -164,14 +164,14 @@ async def handshake(admitted: Admitted, account: Account) -> Said:
         raise WireError(Doubt.INCOMPLETE, "the log-in holds line breaks: it was cut out badly")
     async with connected(admitted) as stream:
         if admitted.port == TLS_PORT:
-            await stream.secure()
+            await stream.secure_for_password()
             await _greeted(stream)
         else:
             await _greeted(stream)
             await stream.write(b"AUTH TLS\r\n")
             if (await _reply(stream))[0] != 234:  # RFC 4217
                 raise WireError(Doubt.UNSUPPORTED, "the server offers no TLS, and the password is sent inside TLS only")
-            await stream.secure()
+            await stream.secure_for_password()
         await stream.write(f"USER {account.username}\r\n".encode())
         code, text = await _reply(stream)
         if code != 331:  # RFC 959: need password

@@ -1,8 +1,8 @@
 """SQL Server and Azure SQL log-ins: PRELOGIN, TLS, LOGIN7, and nothing after it.
 
 No library does it: python-tds is blocking and goes on to set options; the others wrap a driver in C. LOGIN7 holds the
-password itself, so that it leaves inside TLS only, with a server whose certificate is its own; a connection string that
-says `TrustServerCertificate=true` is asked as its own clients ask.
+password itself, so that it leaves inside TLS only; on the open internet, with a server whose certificate is its own,
+unless the connection string says `TrustServerCertificate=true`, as its own clients then don't look either.
 
 The server tells a refused client little: number 18456 and state 1 for a wrong password, an unknown name and a user that
 lives in one database only when that database is not named. Hence Dead only where the database is named. Azure's gateway
@@ -294,7 +294,7 @@ async def _encrypted(stream: Stream, admitted: Admitted, account: Account) -> St
     await stream.write(tds.packet(tds.PRELOGIN, tds.prelogin()))
     if tds.encryption(await tds.message(stream, tds.RESPONSE)) not in tds.ENCRYPTED:
         raise WireError(Doubt.REFUSED, "the server offers no TLS, outside of which no password is sent")
-    trusting = account.options.get("trustservercertificate") == "true"
+    trusting = admitted.own or account.options.get("trustservercertificate") == "true"
     context = lenient_tls() if trusting else verified_tls(admitted)
     tunnel = tds.Tunnel(stream, context, admitted.host)
     await tunnel.begin()
