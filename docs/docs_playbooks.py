@@ -103,7 +103,7 @@ def _who(book: Playbook, made: Plan, catalogue: Catalogue) -> str:
     elif made.style is not None:
         rows.append(("manner", _STYLES[made.style]))
     if made.also_dies:
-        rows.append(("also dies", made.also_dies))
+        rows.append(("what else dies", made.also_dies))
     if asked := made.open_settings():
         rows.append(("you say", ", ".join(f"`--set {name}=…`" for name in asked) + " or `[rotate.set]`"))
     return "\n".join(["| | this playbook |", "| --- | --- |", *(f"| {name} | {_cell(text)} |" for name, text in rows)])

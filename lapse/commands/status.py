@@ -14,6 +14,7 @@ from lapse.output.console import out, raw, table
 from lapse.output.listing import row
 from lapse.output.rotations import age, waiting
 from playbooks.journal import state_of
+from verifier.words import noun_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,13 +97,13 @@ def _figures(s: Status) -> list[tuple[str, int]]:
         ("not asked yet", s.unchecked),
         ("dead, not confirmed yet", s.dead_unconfirmed),
         ("proven dead", s.dead),
-        ("canary keys (never called)", s.canaries),
+        (f"{noun_of(s.canaries, 'canary key')} (never called)", s.canaries),
         ("somebody else's", s.foreign),
-        ("distinct keys in all", s.keys),
-        ("findings", s.findings),
+        (f"{noun_of(s.keys, 'distinct key')} in all", s.keys),
+        (noun_of(s.findings, "finding"), s.findings),
     ]
-    always = {"removed from source, never revoked: still live", "live", "proven dead", "distinct keys in all"}
-    return [(text, number) for text, number in every if number or text in always]
+    always = {"removed from source, never revoked: still live", "live", "proven dead"}
+    return [(text, number) for text, number in every if number or text in always or text.startswith("distinct")]
 
 
 def _exit(s: Status, rotations: Sequence[RotationOut]) -> Exit:

@@ -8,7 +8,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
-from verifier.words import plural
+from verifier.words import noun_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,7 +100,7 @@ class Progress:
         rate = done / max(now - self._start, 1e-6)
         of = f"/{self._total}" if self._total else ""
         left = f", {_span((self._total - done) / rate)} left" if self._total and rate and self._total > done else ""
-        noun = plural(self._total or done, "key").partition(" ")[2]
+        noun = noun_of(self._total or done, "key")
         return f"{done}{of} {noun}, {rate:.0f}/s{left}: {self.live} live, {self.dead} dead, {self.undecided} undecided"
 
     def _draw(self, now: float) -> None:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from lapse import __version__
+from lapse.config import cache_dir
 from lapse.figures import PRIVILEGES, Figures, figures
 from lapse.keypages import Group, first_places
 from lapse.ledger.model import Key, Order, Select, State
@@ -182,7 +183,7 @@ def categories() -> Mapping[str, str]:
     """Return the category of each kind of key that Lapse ships."""
     from verifier.catalogue import load_catalogue  # noqa: PLC0415  # slow to load
 
-    return {kind.id: kind.category for kind in load_catalogue()}
+    return {kind.id: kind.category for kind in load_catalogue(cache=cache_dir())}
 
 
 def by_category(f: Figures) -> list[tuple[str, tuple[int, ...]]]:

@@ -6,22 +6,25 @@ import re
 import time
 from datetime import UTC, datetime
 from html import unescape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
-from web_made import HOSTILE, RUN, SECRET, name_of, seen
+from web_made import HOSTILE, RUN, SECRET, Browser, evidence, finding, house_on, name_of, seen
 
 from lapse.figures import Cell, figures
 from lapse.keypages import Ask, Group, Sort, page
+from lapse.ledger import Scan
 from lapse.names import names
+from lapse.web.app import application
 from lapse.web.settings import Role
 from playbooks.journal import What
-from verifier.model import Doubt, KindID, Undecided
+from verifier.model import Doubt, KindID, Live, Undecided
 from verifier.ports import Judged
 
 if TYPE_CHECKING:
-    from web_made import Browser
+    from pathlib import Path
 
     from lapse.web.house import House
 
@@ -96,6 +99,40 @@ def test_live_keys_are_counted_by_age_privilege_and_exposure(browser: Browser, h
         assert browser.get(unescape(link)).text.count('<th scope="row" class="key">') == int(count) == 5
     assert "No key fits" in browser.get("/keys?group=live&privilege=read").text
     assert browser.get("/keys?privilege=boss").status_code == 400
+
+
+def test_every_page_is_there_before_the_first_report(around: Path) -> None:
+    with house_on(str(around / "ledger.db"), around, filled=False) as house, Browser(application(house), house) as new:
+        new.log_in()
+        for path in PAGES:
+            reply = new.get(path)
+            assert reply.status_code == (404 if RUN in path else 200), path
+            calm(reply.text)
+
+
+def test_every_state_of_a_provider_has_its_word(house: House) -> None:
+    open_ = "circuit open after a run of failures"
+    told: dict[str, list[Any]] = {
+        "answers": [Live(evidence("x"))],
+        "throttled": [Live(evidence("x")), Live(evidence("x")), Undecided(Doubt.THROTTLED)],
+        "failing": [Undecided(Doubt.UNREACHABLE), Undecided(Doubt.BLOCKED)],
+        "some trouble": [Live(evidence("x")), Live(evidence("x")), Undecided(Doubt.BLOCKED)],
+        "circuit open": [Live(evidence("x")), Undecided(Doubt.UNREACHABLE, note=open_)],
+        "not asked": [None],
+    }
+    now, number = datetime.now(UTC), 100
+    for word, verdicts in told.items():
+        kind = KindID(word.replace(" ", "_"))
+        for verdict in verdicts:
+            number += 1
+            found = msgspec.structs.replace(finding(number, "x"), provider=kind)
+            house.ledger.ingest(Scan("s", "f", "gitleaks-json"), [(found, name_of(number), "x")])
+            if verdict is not None:
+                house.ledger.record([Judged(name_of(number), kind, verdict, now)])
+    with Browser(application(house), house) as browser:
+        text = browser.log_in().get("/providers").text
+    words = dict(re.findall(r'href="/keys\?provider=(\w+)">.*?<td><span class="chip[^"]*">([^<]+)<', text, re.DOTALL))
+    assert {word.replace(" ", "_"): word for word in told}.items() <= words.items()
 
 
 def test_nights_and_open_circuits_are_figures(house: House) -> None:

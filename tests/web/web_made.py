@@ -146,8 +146,8 @@ def rotation(ledger: Ledger) -> None:
 
 
 @contextmanager
-def house_on(url: str, folder: Path) -> Iterator[House]:
-    """Make a console's parts, on a ledger with sealed secrets at this address."""
+def house_on(url: str, folder: Path, *, filled: bool = True) -> Iterator[House]:
+    """Make a console's parts, on a ledger with sealed secrets at this address; a new one is filled, unless not."""
     hooks = "\n".join(f'{n} = "env:LAPSE_TEST_HOOK"' for n in ("github", "gitlab", "trufflehog", "generic"))
     text = f'[ledger]\nurl = "{url}"\nkey = "env:LAPSE_TEST_SEAL"\n[serve]\nexecute = false\n'
     text += f"[serve.hooks]\n{hooks}\n"
@@ -155,8 +155,9 @@ def house_on(url: str, folder: Path) -> Iterator[House]:
     (folder / "lapse.toml").write_text(text)
     setup = Setup(load(folder / "lapse.toml"))
     with open_ledger(setup.config.ledger_url, setup.config.ledger.key) as ledger:
-        fill(ledger)
-        rotation(ledger)
+        if filled:
+            fill(ledger)
+            rotation(ledger)
         made = House(setup, ledger, setup.config.serve, "ann")
         try:
             yield made
