@@ -73,7 +73,7 @@ def _evidence(bench: Bench) -> Trio:
         if worker.is_alive():
             trouble.append(f"no answer within {bench.planned.seconds:g} s")
         facts = list(found[:MOST_FACTS])
-        note = f"{len(facts)} facts" + (f"; not all: {trouble[0]}" if trouble else "")
+        note = plural(len(facts), "fact") + (f"; not all: {trouble[0]}" if trouble else "")
         return Done(note, {f"{i:03d} {f.about}": f.text for i, f in enumerate(facts)})
 
     return do, _never, None

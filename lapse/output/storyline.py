@@ -95,17 +95,30 @@ def _line(event: Story) -> StoryLine | None:
             text = f"{event.scanner} saw it in {plural(event.places, 'new place')} ({event.file})"
             return StoryLine(event.at, "seen", text)
         case Gone():
-            text = f"gone from {plural(event.places, 'place')}: a complete scan no longer had them"
-            return StoryLine(event.at, "gone", text)
+            return StoryLine(event.at, "gone", gone(event))
         case Told():
             said = jsonv1.word(event.verdict)
             return StoryLine(event.at, "verdict", f"{said}{f' ({event.turn})' if event.turn else ''}")
         case Noted() if event.kind == EventKind.ROTATION:
             return None  # its run's own journal tells it, with more
         case Noted():
-            return StoryLine(event.at, "note", f"{event.kind}: {event.text}")
+            return StoryLine(event.at, "note", noted(event))
         case _:
             assert_never(event)
+
+
+def gone(event: Gone) -> str:
+    """Return in words that places are gone."""
+    it = "it" if event.places == 1 else "them"
+    return f"gone from {plural(event.places, 'place')}: a complete scan no longer had {it}"
+
+
+def noted(event: Noted) -> str:
+    """Return a note in words: what, by whom, and its text; where it has none, what it says besides."""
+    if not event.text:
+        return f"{event.kind} {' '.join(event.detail.values())}".rstrip()
+    who = f" by {event.detail['who']}" if "who" in event.detail else ""
+    return f"{event.kind}{who}: {event.text}"
 
 
 def _told(state: RunState) -> list[StoryLine]:

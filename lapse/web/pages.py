@@ -19,6 +19,7 @@ from lapse.keypages import Ask, Group, Sort, page
 from lapse.ledger import EventKind, Gone, LedgerError, Noted, Seen, Told, Turn
 from lapse.nightly.memory import Memory
 from lapse.output import html, jsonv1
+from lapse.output.storyline import gone, noted
 from lapse.web.access import COOKIE, Person
 from lapse.web.guard import LOOPBACK, client_of, form, need
 from lapse.web.settings import Role
@@ -295,7 +296,7 @@ def event(e: Story) -> Event:
         case Seen():
             return Event(e.at, f"{e.scanner} saw it in {plural(e.places, 'new place')} ({e.file})")
         case Gone():
-            return Event(e.at, f"Gone from {plural(e.places, 'place')}: a complete scan no longer had them")
+            return Event(e.at, _up(gone(e)))
         case Told():
             said = jsonv1.word(e.verdict)
             why = getattr(e.verdict, "why", None) or getattr(e.verdict, "how", None)
@@ -303,11 +304,14 @@ def event(e: Story) -> Event:
             return Event(e.at, f"Answer: {said}{f' ({why})' if why else ''}{turn}", said)
         case Noted():
             if e.kind == EventKind.ROTATION:
-                return Event(e.at, e.text[:1].upper() + e.text[1:])
-            who = f" by {e.detail['who']}" if "who" in e.detail else ""
-            return Event(e.at, f"{e.kind}{who}: {e.text}" if e.text else f"{e.kind} {' '.join(e.detail.values())}")
+                return Event(e.at, _up(e.text))
+            return Event(e.at, _up(noted(e)))
         case _:
             assert_never(e)
+
+
+def _up(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 async def reveal(request: Request) -> Response:

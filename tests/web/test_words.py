@@ -12,7 +12,7 @@ from verifier.words import plural
 
 ROOT = Path(__file__).parents[2]
 NOUNS = (
-    "approvals|chunks|days|events|files|findings|keys|kinds|mistakes|places|problems|refusals|rotations|rows|rules|"
+    "approvals|chunks|days|events|facts|files|findings|keys|kinds|mistakes|places|problems|refusals|rotations|rows|rules|"
     "runs|times|tokens|vendors"
 )
 BARE = re.compile(rf"\{{(?P<count>[^{{}}]*)\}}\}}? (?:[a-z]+ )?(?:{NOUNS})\b")
