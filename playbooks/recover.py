@@ -48,6 +48,8 @@ def main(url: str, dead: str, version: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     if told := sys.stdin.read():
         main(*json.loads(told))
     os._exit(0)

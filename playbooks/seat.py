@@ -43,7 +43,7 @@ LOST = 70
 PREFIX = "lapse-seat-"
 _SEATS = "lapse/seat"
 _TRIES = 3
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 class NoSeatError(Exception):
@@ -167,14 +167,18 @@ class Seat:
 def helper() -> subprocess.Popen[bytes]:
     """Start the process that `recover` speaks to; it ends by itself when this one does."""
     words = [sys.executable, "-m", "playbooks.recover"]
-    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603  # our own words
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603  # our own words
 
 
 def recover(ready: subprocess.Popen[bytes], url: str, dead: str, version: str) -> None:
     """Have DBOS recover what a dead executor left, in a process of its own: DBOS knows one executor id a process.
 
-    The URL goes in by stdin: it may hold a password, and everybody can read a command line.
+    The URL goes in by stdin: it may hold a password, and everybody can read a command line. Its patience begins when
+    the helper is up, which takes a machine with too much to do longer than any patience: begun anew each time, it would
+    never be.
     """
+    if ready.stdout is not None:
+        ready.stdout.readline()
     try:
         ready.communicate(json.dumps([url, dead, version]).encode(), timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
