@@ -1,6 +1,6 @@
-"""Measures classification: microseconds of CPU per claim on the mix a large scan brings, and start-up.
+"""Measures classification: microseconds of CPU per claim on the mix a large scan brings, and start-up. Prints JSON.
 
-    python benchmarks/classify.py [claims]
+    python benchmarks/classify.py [--claims 100000] [--scale 1.0]
 
 The mix follows what a scan of many public images finds: half generic high-entropy strings, the rest tokens with
 distinctive shapes, halves of AWS keys, connection strings, web tokens and private keys.
@@ -8,7 +8,9 @@ distinctive shapes, halves of AWS keys, connection strings, web tokens and priva
 
 from __future__ import annotations
 
+import argparse
 import gc
+import json
 import random
 import resource
 import sys
@@ -43,8 +45,8 @@ MIX = [
 ]
 
 
-def main(n: int) -> None:
-    """Print microseconds per claim for `classify`, for `classify_all` and for each sort of claim."""
+def measure(n: int) -> dict[str, object]:
+    """Return microseconds per claim for `classify`, for `classify_all` and for each sort of claim."""
     rng = random.Random(1)
     rows = rng.choices(MIX, [m[0] for m in MIX], k=n)
     claims = [
@@ -55,7 +57,8 @@ def main(n: int) -> None:
     begun = time.process_time()
     classifier = Classifier()
     classifier.classify(claims[0])
-    print(f"start-up and first claim: {(time.process_time() - begun) * 1e3:.1f} ms")
+    told: dict[str, object] = {"benchmark": "classify", "claims": n}
+    told["start_ms"] = round((time.process_time() - begun) * 1e3, 1)
     for name, run in (
         ("classify", lambda: sum(1 for c in claims if classifier.classify(c))),
         ("classify_all", lambda: sum(1 for _ in classify_all(claims, classifier))),
@@ -66,17 +69,30 @@ def main(n: int) -> None:
             begun = time.process_time()
             found = run()
             times.append(time.process_time() - begun)
-        print(f"{name}: {min(times) / n * 1e6:.2f} µs per claim ({n} claims, {found} findings)")
+        told[f"{name}_us_a_claim"] = round(min(times) / n * 1e6, 2)
+        told["findings"] = found
     by_rule: dict[str, list[Claim]] = {}
     for c in claims:
         by_rule.setdefault(f"{c.rule} {len(c.value)}"[:40], []).append(c)  # type: ignore[arg-type]  # the mix is of one claim type
+    sorts: dict[str, float] = {}
     for rule, some in Counter({r: len(s) for r, s in by_rule.items()}).most_common(18):
         begun = time.process_time()
         for c in by_rule[rule]:
             classifier.classify(c)
-        print(f"  {(time.process_time() - begun) / some * 1e6:6.2f} µs  {rule}")
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        sorts[rule] = round((time.process_time() - begun) / some * 1e6, 2)
+    told["us_by_sort"] = sorts
+    told["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return told
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--claims", type=int, default=100_000)
+    options.add_argument("--scale", type=float, default=1.0, help="multiplies the claims")
+    args = options.parse_args()
+    print(json.dumps(measure(max(int(args.claims * args.scale), 1_000))))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main()

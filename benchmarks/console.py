@@ -1,17 +1,15 @@
 """The console's pages at a million keys: server-side time of each, and 50 people watching one run. JSON out.
 
-    python benchmarks/console.py [KEYS] [FOLDER]
-
-FOLDER keeps the ledger, so that a second run need not make it again.
+python benchmarks/console.py [--keys 1000000] [--scale 1.0] [--folder FOLDER]
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
@@ -181,9 +179,14 @@ async def watched(house: House, ledger: Ledger) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    keys = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--keys", type=int, default=1_000_000)
+    options.add_argument("--scale", type=float, default=1.0, help="multiplies the keys")
+    options.add_argument("--folder", type=Path, help="keeps the ledger, so that a second run need not make it again")
+    args = options.parse_args()
+    keys = max(int(args.keys * args.scale), 1_000)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(sys.argv[2] if len(sys.argv) > 2 else scratch)
+        folder = args.folder or Path(scratch)
         folder.mkdir(exist_ok=True)
         if not (folder / "ledger.db").exists():
             fill(folder, keys)

@@ -272,6 +272,7 @@ def measure(folder: Path, port: int, states: dict[str, str], rotate: int) -> dic
     bench.lapse("verify", "--provider", OUTAGE, "-q")
     recovered = wrong([r for r in bench.judged() if r[1] == OUTAGE], really)
     return {
+        "benchmark": "corpus",
         "images": len({r["place"]["image"] for r in map(json.loads, (folder / "report.jsonl").open())}),
         "findings": told["findings"],
         "keys": told["keys"],

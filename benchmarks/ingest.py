@@ -81,13 +81,14 @@ def main() -> None:
     """Run once and print the figures."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=850_000)
+    options.add_argument("--scale", type=float, default=1.0, help="multiplies the rows")
     options.add_argument("--format", choices=("jsonl", "array"), default="jsonl")
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report = folder / f"report.{'json' if args.format == 'array' else 'jsonl'}"
         with report.open("w") as out:
-            write(out, args.rows, array=args.format == "array")
+            write(out, max(int(args.rows * args.scale), 1_000), array=args.format == "array")
         env = os.environ | {f"XDG_{k}_HOME": str(folder / k) for k in ("DATA", "CACHE", "CONFIG")}
         key = folder / "ledger.key"
         env |= {"LAPSE_LEDGER_KEY": f"file:{key}"}
@@ -101,6 +102,7 @@ def main() -> None:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         told = json.loads(done.stdout)
         figures = {
+            "benchmark": "ingest",
             "format": args.format,
             "bytes": report.stat().st_size,
             "findings": told["findings"],

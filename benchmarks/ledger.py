@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -152,13 +153,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--findings", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies findings and keys")
     parser.add_argument("--scattered", action="store_true", help="a third of the findings name a key from anywhere")
     parser.add_argument("--no-key", action="store_true", help="keep no secrets")
     parser.add_argument("--check", action="store_true", help="run the integrity check too")
     parser.add_argument("--again", action="store_true", help="read the same report in once more")
     parser.add_argument("--url", help="a PostgreSQL database instead of a file")
     args = parser.parse_args()
-    figures: dict[str, object] = {"findings": args.findings, "keys": args.keys}
+    args.findings, args.keys = (max(int(n * args.scale), 1_000) for n in (args.findings, args.keys))
+    figures: dict[str, object] = {"benchmark": "ledger", "findings": args.findings, "keys": args.keys}
     figures["database"] = "postgresql" if args.url else "sqlite"
 
     start = cpu()
@@ -180,13 +183,13 @@ def main() -> None:
                     f"{name}_findings_per_cpu_s": round(args.findings / used),
                     f"{name}_peak_mb": round(peak_mb(), 1),
                 }
-                print(count)
+                print(count, file=sys.stderr)
             wall, start = time.monotonic(), cpu()
             judge(ledger, args.keys)
             figures |= {"record_cpu_s": round(cpu() - start, 2), "record_wall_s": round(time.monotonic() - wall, 2)}
             for name in ("status_first_s", "status_again_s"):
                 wall = time.monotonic()
-                print(ledger.status())
+                print(ledger.status(), file=sys.stderr)
                 figures[name] = round(time.monotonic() - wall, 3)
             wall = time.monotonic()
             seen = sum(1 for _ in ledger.keys(Select(limit=1000)))

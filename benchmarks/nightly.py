@@ -100,6 +100,7 @@ def main() -> None:
     """Run one night and print the figures."""
     parser = argparse.ArgumentParser(description="How near a night comes to the providers' limits.")
     parser.add_argument("--keys", type=int, default=3_000)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the keys")
     parser.add_argument("--rate", type=float, default=25.0)
     parser.add_argument("--burst", type=int, default=10)
     parser.add_argument("--serve", action="store_true")
@@ -116,7 +117,8 @@ def main() -> None:
             os.environ["XDG_DATA_HOME"] = name
             assert server.stdout is not None
             port = int(server.stdout.readline())
-            print(json.dumps(measure(Path(name), port, options.keys, options.rate, options.burst)))
+            keys = max(int(options.keys * options.scale), 60)
+            print(json.dumps(measure(Path(name), port, keys, options.rate, options.burst)))
         finally:
             server.terminate()
 

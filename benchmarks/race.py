@@ -1,6 +1,6 @@
 """Races Lapse against other verifiers: one loopback provider, the same keys, rounds interleaved. Prints JSON.
 
-    python benchmarks/race.py [--keys 20000] [--latency 0 50 200] [--rounds 5]
+    python benchmarks/race.py [--keys 20000] [--scale 1.0] [--latency 0 50 200] [--rounds 5]
         [--betterleaks PROGRAM] [--kingfisher-sdk PYTHON]
 
 The provider answers each key after so many milliseconds: 200 with a user for about half of them, 401 for the rest.
@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,12 +40,13 @@ import uvloop
 from lapse.sandbox.servers import program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LIVE = frozenset("02468ACEacegikmoqsuwy")
 """Last characters of keys that work."""
 ALNUM = string.ascii_letters + string.digits
 A_FILE = 100
+US = (sys.executable, "-m", "lapse.cli")
 
 SPEC = """\
 title = "Racecourse"
@@ -204,6 +206,18 @@ async def serve() -> None:
     await server.serve_forever()
 
 
+@contextmanager
+def provider() -> Iterator[int]:
+    """Run the provider in a process of its own; give its port."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield int(server.stdout.readline())
+        finally:
+            server.terminate()
+
+
 class Lap(NamedTuple):
     """One tool's run: seconds of wall and CPU, peak memory in MiB, how many keys it called live."""
 
@@ -248,16 +262,20 @@ class Course:
         wall = time.monotonic() - start
         return Lap(wall, used.ru_utime + used.ru_stime, used.ru_maxrss // 1024, 0), out.read_text(errors="replace")
 
-    def lapse(self, latency: int) -> Lap:
-        """Verify the report into a new ledger."""
+    def clean(self, latency: int) -> dict[str, str]:
+        """Make a new ledger, and a config for this latency; return the environment for `lapse`."""
         for old in self.folder.glob("ledger*"):
             old.unlink()
         text = CONFIG.format(port=self.port, latency=latency, concurrency=self.concurrency)
         (self.folder / "lapse.toml").write_text(text)
         env = {n: v for n, v in os.environ.items() if not n.startswith("LAPSE_")}
-        us = [sys.executable, "-m", "lapse.cli"]
-        subprocess.run([*us, "ledger", "init"], cwd=self.folder, env=env, check=True, capture_output=True)
-        lap, said = self.run([*us, "verify", "report.jsonl", "--no-wait", "-q", "--format", "jsonl"], env)
+        subprocess.run([*US, "ledger", "init"], cwd=self.folder, env=env, check=True, capture_output=True)
+        return env
+
+    def lapse(self, latency: int) -> Lap:
+        """Verify the report into a new ledger."""
+        env = self.clean(latency)
+        lap, said = self.run([*US, "verify", "report.jsonl", "--no-wait", "-q", "--format", "jsonl"], env)
         return lap._replace(live=said.count('"verdict":"live"'))
 
     def kingfisher(self, latency: int) -> Lap:
@@ -302,6 +320,7 @@ def main() -> None:
     """Run all rounds and print the figures."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--keys", type=int, default=20_000)
+    options.add_argument("--scale", type=float, default=1.0, help="multiplies the keys")
     options.add_argument("--latency", type=int, nargs="+", default=[0, 50, 200])
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--concurrency", type=int, default=500)
@@ -312,17 +331,9 @@ def main() -> None:
     if args.serve:
         uvloop.run(serve())
         return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    with (
-        tempfile.TemporaryDirectory() as name,
-        subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server,
-    ):
-        try:
-            assert server.stdout is not None
-            course = Course(Path(name), args.keys, int(server.stdout.readline()), args.concurrency)
-            print(json.dumps(race(course, args)))
-        finally:
-            server.terminate()
+    with tempfile.TemporaryDirectory() as name, provider() as port:
+        course = Course(Path(name), max(int(args.keys * args.scale), 100), port, args.concurrency)
+        print(json.dumps(race(course, args)))
 
 
 def race(course: Course, args: argparse.Namespace) -> dict[str, object]:
@@ -343,6 +354,7 @@ def race(course: Course, args: argparse.Namespace) -> dict[str, object]:
                 laps[latency, name].append(lap)
                 print(f"round {turn + 1} {latency} ms {name}: {lap}", file=sys.stderr, flush=True)
     return {
+        "benchmark": "race",
         "keys": len(course.keys),
         "live": course.live,
         "rounds": args.rounds,

@@ -1,8 +1,9 @@
 """Writes what is generated under `docs/`.
 
 A page a vendor and a page a playbook, each with an index; the configuration; the command line, as a page and as manual
-pages; `json-v1`, as a page and as a schema; the list of decisions. `make docs` runs it. Everything comes from the
-specs, the types, the command tree and `config.example.toml`, and is the same whenever it is made;
+pages; `json-v1`, as a page and as a schema; the list of decisions; what was measured. `make docs` runs it. Everything
+comes from the specs, the types, the command tree, `config.example.toml` and the figures kept in `docs/benchmarks/`, and
+is the same whenever it is made;
 `tests/test_docs_current.py` fails when a file here is not what this module would write.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from docs_benchmarks import benchmarks
 from docs_cli import reference
 from docs_config import configuration
 from docs_man import manual
@@ -52,6 +54,7 @@ def pages() -> dict[str, str]:
     made["schemas/json-v1.schema.json"] = msgspec.json.format(msgspec.json.encode(form), indent=2).decode() + "\n"
     made["schemas/README.md"] = schemas(form)
     made["decisions.md"] = decisions(ROOT / "adr")
+    made["benchmarks.md"] = benchmarks(ROOT / "benchmarks")
     return made
 
 
