@@ -11,11 +11,15 @@ import asyncio
 import contextlib
 import re
 import socket
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
-from verifier.model import Arrival, Doubt, How
+from msgspec.structs import replace
+
+from verifier.exchange import Call
+from verifier.model import Arrival, Doubt, How, Undecided
+from verifier.secret import Secret
 from verifier.spec import Example, Rule
-from verifier.wire import LONGEST, WireError, connected
+from verifier.wire import LONGEST, WireError, connected, login
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -23,7 +27,9 @@ if TYPE_CHECKING:
     import asyncssh
     from asyncssh.auth import PasswordChangeResponse
 
-    from verifier.exchange import Admitted
+    from verifier.exchange import Admitted, Door
+    from verifier.model import Credential, Verdict
+    from verifier.spec import Kind
     from verifier.wire import Account, Said, Stream
 
     Prompts: TypeAlias = Sequence[tuple[str, bool]]
@@ -35,6 +41,71 @@ _BLOCKED = frozenset({1, 12})
 """Disconnect codes: not allowed to connect, too many connections (RFC 4253)."""
 _GREETING = re.compile(r"(?:Hi |Welcome to GitLab, @)([\w.\-/\[\]]{1,120})!")
 _GREETING_TIME = 3.0
+
+
+class Forge(NamedTuple):
+    """A host of git repositories that knows its users by their keys."""
+
+    host: str
+    docs: str
+    pins: frozenset[str]
+    """SHA-256 fingerprints of its host keys, as it publishes them."""
+
+
+FORGES = (
+    Forge(
+        "github.com",
+        "https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/githubs-ssh-key-fingerprints",
+        frozenset(
+            {
+                "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
+                "SHA256:p2QAMXNIC1TJYWeIOttrVc98/R1BUFWu3/LiyKgUfQM",
+                "SHA256:uNiVztksCsDhcc0u9e8BujQXVUpKZIDTMczCvj3tD2s",
+            }
+        ),
+    ),
+    Forge(
+        "gitlab.com",
+        "https://docs.gitlab.com/user/gitlab_com/#ssh-host-keys-fingerprints",
+        frozenset(
+            {
+                "SHA256:eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8",
+                "SHA256:HbW3g8zUjNSksFbqTiUWPWg2Bq1x8xdGUrliXFzSnUw",
+                "SHA256:ROQFvPThGrW4RuWLoL9tq9I9zJ42fK4XywyRtbOz/EQ",
+            }
+        ),
+    ),
+)
+"""Asked about keys that nobody named a server for."""
+
+_TESTING = "https://docs.github.com/en/authentication/connecting-to-github-with-ssh/testing-your-ssh-connection"
+ELSEWHERE = "this server does not know the key, which may open others that nobody named"
+
+KEY_ACCEPTED = Rule(
+    verdict="live",
+    status=0,
+    json={"asked": "publickey", "answer": "accepted"},
+    has=("user", "fingerprint"),
+    note="logged in by the key's signature",
+    source=AUTHENTICATION,
+)
+
+
+def forge_calls(kind: str) -> tuple[Call, ...]:
+    """Return the calls that asking the forges takes."""
+    return tuple(
+        Call(
+            kind=kind,
+            method="LOGIN",
+            scheme="ssh",
+            host=forge.host,
+            path="/",
+            reads="`ssh -T`: the host says whom it sees and hangs up; no command is given",
+            docs=_TESTING,
+        )
+        for forge in FORGES
+    )
+
 
 PASSWORD_RULES = (
     Rule(
@@ -348,3 +419,43 @@ async def _relayed(stream: Stream) -> AsyncIterator[tuple[_Relay, socket.socket]
         await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
         theirs.close()
+
+
+# ── GitHub and GitLab ──
+
+
+async def anywhere(kind: Kind, credential: Credential, door: Door) -> Verdict:
+    """Ask the forges one after another until one lets the key in; what all refuse may open something else."""
+    doubt: Verdict | None = None
+    for forge in FORGES:
+        found = await at(kind, credential, door, "git", forge, None, named=False)
+        if not isinstance(found, Undecided):
+            return found
+        if doubt is None or found.why is not Doubt.INCOMPLETE:
+            doubt = found
+    return doubt or Undecided(Doubt.INCOMPLETE, note=ELSEWHERE)
+
+
+async def at(
+    kind: Kind,
+    credential: Credential,
+    door: Door,
+    user: str,
+    forge: Forge | None,
+    base_url: str | None,
+    *,
+    named: bool,
+) -> Verdict:
+    """Offer the credential's `secret` at one server; `forge` is it where the server is one of these."""
+
+    async def handshake(admitted: Admitted, account: Account) -> Said:
+        """Offer the key."""
+        said = await key(admitted, account, forge.pins if forge else (), greeted=forge is not None)
+        return {**said, "named": named}
+
+    parts = {**credential.parts, "username": Secret(user), "password": credential.parts["secret"]}
+    asked = replace(credential, parts=parts)
+    if forge is None:
+        return await login(kind, asked, door, handshake, PORT, base_url)
+    call = next(c for c in kind.calls if c.host == forge.host)
+    return await login(replace(kind, calls=(call,)), asked, door, handshake, PORT, None, places=[(forge.host, PORT)])

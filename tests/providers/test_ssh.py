@@ -16,11 +16,12 @@ from verifier import ssh, wire
 from verifier.egress import RefusedError, Settings
 from verifier.egress.plumbing import host_keys
 from verifier.model import Dead, Doubt, How, Live, Undecided
-from verifier.providers import sftp_ftp
+from verifier.providers import private_key, sftp_ftp
 from verifier.providers import ssh as provider
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from impostor import Talk
 
@@ -246,17 +247,21 @@ async def test_a_key_that_cannot_be_read_is_not_tried(host: SshHost, secret: str
 
 
 async def at_forges(
-    monkeypatch: pytest.MonkeyPatch, github: SshHost | None, gitlab: SshHost | None, secret: str, **parts: str
+    monkeypatch: pytest.MonkeyPatch,
+    github: SshHost | None,
+    gitlab: SshHost | None,
+    secret: str,
+    module: ModuleType = provider,
+    **parts: str,
 ) -> Verdict:
     """Ask as if these two were GitHub and GitLab, their keys pinned."""
     async with (github or SshHost()).listening() as first, (gitlab or SshHost()).listening() as second:
         ports = {"github.com": first if github else free_port(), "gitlab.com": second if gitlab else free_port()}
         pins = {"github.com": github, "gitlab.com": gitlab}
         forges = tuple(
-            f._replace(pins=frozenset({h.fingerprint} if (h := pins[f.host]) else {"SHA256:x"}))
-            for f in provider.FORGES
+            f._replace(pins=frozenset({h.fingerprint} if (h := pins[f.host]) else {"SHA256:x"})) for f in ssh.FORGES
         )
-        monkeypatch.setattr(provider, "FORGES", forges)
+        monkeypatch.setattr(ssh, "FORGES", forges)
 
         async def resolver(host: str, port: int) -> list[str]:
             return ["127.0.0.1"]
@@ -275,9 +280,10 @@ async def at_forges(
             return await resolved(host, port)
 
         monkeypatch.setattr(wire.asyncio, "open_connection", connect)
-        kind = KINDS["ssh_key"]
+        kind = module.KINDS[-1]
         async with real_door(kind, resolver=watched) as door:
-            return await provider.probe(kind, credential("ssh_key", secret=secret, **parts), door)
+            verdict: Verdict = await module.probe(kind, credential(kind.id, secret=secret, **parts), door)
+        return verdict
 
 
 async def test_github_says_whose_key_it_is(monkeypatch: pytest.MonkeyPatch, ours: Pair) -> None:
@@ -298,6 +304,21 @@ async def test_gitlab_is_asked_where_github_refuses(monkeypatch: pytest.MonkeyPa
     assert isinstance(verdict, Live), verdict
     assert verdict.identity is not None
     assert verdict.identity.principal == "acme-bot"
+
+
+async def test_a_bare_key_of_the_older_form_is_asked_at_the_forges_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = asyncssh.generate_private_key("ssh-rsa")
+    pem = made.export_private_key("pkcs1-pem").decode()
+    github = SshHost(keys={"git": {made.get_fingerprint()}}, greeting="Hi acme-bot! You've successfully authenticated.")
+    live = await at_forges(monkeypatch, github, None, pem, private_key)
+    assert isinstance(live, Live), live
+    assert live.identity is not None
+    assert live.identity.principal == "acme-bot"
+    other = SshHost(keys={"git": {"SHA256:a"}})
+    verdict = await at_forges(monkeypatch, other, other, pem, private_key)
+    assert isinstance(verdict, Undecided)
+    assert "add its certificate" in verdict.note
+    assert verdict.why is Doubt.INCOMPLETE
 
 
 async def test_a_key_that_no_forge_knows_may_open_something_else(monkeypatch: pytest.MonkeyPatch, ours: Pair) -> None:

@@ -2,7 +2,8 @@
 
 A key alone says nothing about who trusts it; with its certificate beside it, the issuer's OCSP responder or revocation
 list does. Only public facts leave (serial number, hashes of the issuer), over plain http as these services have it;
-the answers are signed by the issuer and count for nothing otherwise.
+the answers are signed by the issuer and count for nothing otherwise. A key without a certificate may be SSH's, whose
+older form is the same: GitHub and GitLab are asked whether they know it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from verifier.model import Arrival, Doubt, How, Identity, Live, Undecided
 from verifier.probe import verdict
 from verifier.rules import Judge
 from verifier.secret import Secret
-from verifier.spec import Example, Kind, Limits, Rule
+from verifier.spec import Example, IdentitySpec, Kind, Limits, Rule
+from verifier.ssh import KEY_ACCEPTED, anywhere, forge_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,8 +76,10 @@ KINDS: tuple[Kind, ...] = (
                 )
                 for path in _PATHS
             ),
+            *forge_calls("private_key_tls"),
         ),
         rule=(
+            KEY_ACCEPTED,
             Rule(
                 verdict="live",
                 status=0,
@@ -101,7 +105,14 @@ KINDS: tuple[Kind, ...] = (
                 note="the issuer's responder does not know the certificate",
             ),
         ),
+        identity=IdentitySpec(principal=("account", "user")),
         example=(
+            Example(
+                status=0,
+                verdict="live",
+                body='{"asked":"publickey","answer":"accepted","fingerprint":"SHA256:xxxx","user":"git"}',
+                constructed=True,
+            ),
             Example(status=0, verdict="live", body='{"by":"ocsp","status":"good"}', constructed=True),
             Example(
                 status=0,
@@ -134,6 +145,9 @@ async def probe(kind: Kind, credential: Credential, door: Door, *, base_url: str
     certs = x509.certificates(text)
     leaf = next((c for c in certs if key is not None and x509.spki(c.public_key()) == x509.spki(key)), None)
     if leaf is None:
+        known = await anywhere(kind, credential, door) if key is not None and base_url is None else None
+        if isinstance(known, Live):
+            return known
         return Undecided(Doubt.INCOMPLETE, note="a private key alone does not say who trusts it: add its certificate")
     asker = _Asker(kind, door, base_url)
     issuer = next((c for c in certs if _issued(leaf, c)), None) or await asker.issuer(leaf, x509.issuer_urls(leaf))
