@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 URL = "LAPSE_TEST_FLEET"
+LEAN = (str(Path(__file__).with_name("lean.py")),)
 SOON = 150.0
 """Seconds after which a test that waits gives up."""
 

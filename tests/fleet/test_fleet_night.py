@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet_folder import URL, Fleet, ideal, jitter, made, until
+from fleet_folder import LEAN, URL, Fleet, ideal, jitter, made, until
 
 from lapse.commands import nightly, verify
 from lapse.exits import Exit, Stop
@@ -46,7 +46,7 @@ def test_three_workers_share_a_night_and_keep_each_limit_and_others_are_refused_
     with Fleet(tmp_path, provider, database, limits, keys=25) as fleet:
         keys = [*made("alpha", 60, 20), *made("beta", 100, 20, 5), *made("gamma", 90, 0)]
         fleet.report(keys)
-        fleet.workers(3)
+        fleet.workers(3, python=LEAN)
         led = fleet.start("nightly", "--format", "json")
         until(lambda: len(provider.asked) > 5, "calls")
         refused(elsewhere(fleet, tmp_path / "elsewhere", monkeypatch))

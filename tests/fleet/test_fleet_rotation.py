@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet_folder import Fleet, tell, until
+from fleet_folder import LEAN, Fleet, tell, until
 from rotor import QUICK  # of tests/playbooks
 from world import KIND, Small
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CHAOS = os.environ.get("LAPSE_CHAOS") == "1"
 PLAYBOOKS = str(Path(__file__).parents[1] / "playbooks")
+KIND_OF_WORKER = ("-m", "lapse.cli") if CHAOS else LEAN
 ROTATIONS = 40 if CHAOS else 1
 HANDS = ("issuer", "store", "consumer", "sessions")
 STEPS = ("preflight", "snapshot", "create", "verify", "consumer-1", "disable", "soak", "delete", "prove")
@@ -98,7 +99,7 @@ def test_a_worker_is_killed_in_the_middle_of_a_rotation_and_another_ends_it(
     spans, where = [], []
     with Rotating(tmp_path, provider, database, monkeypatch) as fleet, fleet.inside(), fleet.ledger() as ledger:
         desk = Desk(Setup(load(fleet.config)), ledger)
-        crew = fleet.workers(2)
+        crew = fleet.workers(2, python=KIND_OF_WORKER)
         for number in range(1, ROTATIONS + 1):
             key = fleet.leak(ledger, number)
             run = f"r-{number}"
@@ -125,7 +126,7 @@ def test_a_worker_is_killed_in_the_middle_of_a_rotation_and_another_ends_it(
             until(lambda: desk.engine.state(run).end is not None, f"the end of {run}")  # noqa: B023  # called at once
             check(fleet.small, desk.engine.state(run))
             if victim is not None and number < ROTATIONS:
-                crew += fleet.workers(1)
+                crew += fleet.workers(1, python=KIND_OF_WORKER)
         assert ledger.check().ok
     assert spans, "somebody was killed in the middle"
     median, longest = statistics.median(spans), max(spans)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet_folder import Fleet, ideal, jitter, made, tell, until
+from fleet_folder import LEAN, Fleet, ideal, jitter, made, tell, until
 
 from playbooks.seat import LOST
 
@@ -57,7 +57,10 @@ def test_a_killed_a_frozen_and_a_replaced_worker_lose_nothing(
     keys = [*made("alpha", 90, 30), *made("beta", 110, 10), *made("gamma", 100, 10, 10)]
     with Fleet(tmp_path, provider, database, LIMITS, keys=40) as fleet:
         fleet.report(keys)
-        crew = fleet.workers(3)
+        crew = fleet.workers(2, python=LEAN)
+        fleet.env["LAPSE_TEST_LEASE"] = "5"
+        (frozen,) = fleet.workers(1, python=LEAN)
+        del fleet.env["LAPSE_TEST_LEASE"]
         night = fleet.start("nightly", "--format", "json")
 
         killed, dead = with_work(fleet, crew)
@@ -65,9 +68,8 @@ def test_a_killed_a_frozen_and_a_replaced_worker_lose_nothing(
         crew.remove(killed)
         seconds = taken_over(fleet, dead)
 
-        frozen, cold = with_work(fleet, crew)
+        _, cold = with_work(fleet, [frozen])
         frozen.send_signal(signal.SIGSTOP)
-        crew.remove(frozen)
         stopped = len(provider.asked)
         thaw = taken_over(fleet, cold)
         before = len(provider.asked)
