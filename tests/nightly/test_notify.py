@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from base64 import b64decode
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -248,6 +249,26 @@ def test_a_tracker_that_refuses_is_told_and_tried_again(
     assert "answers 403" in folder.night(Exit.BROKE)["failed"][0]
     listener.status = 201
     assert folder.night(Exit.LIVE)["acted"][0]["said"].startswith("ticket opened")
+
+
+@pytest.mark.parametrize(
+    ("service", "address"),
+    [
+        ("Slack", f"slack://T{'1' * 8}/B{'1' * 8}/{'x' * 24}/"),
+        ("Teams by a workflow", f"workflows://prod.westeurope.logic.azure.com/{'a' * 32}/{'b' * 43}/"),
+        ("mail", "mailtos://bot:hush@mail.example.com?to=sec@example.com"),
+        ("PagerDuty", f"pagerduty://{'i' * 20}@{'a' * 20}"),
+        ("Opsgenie", f"opsgenie://{'0' * 8}-{'1' * 4}-{'2' * 4}-{'3' * 4}-{'4' * 12}/"),
+        ("a web hook", "jsons://hooks.example.com/news"),
+    ],
+)
+def test_services_are_known_by_their_addresses(service: str, address: str) -> None:
+    """Whether they take a message only they can say; that an address of theirs is one, we can."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Apprise's own modules
+        import apprise
+
+        assert apprise.Apprise().add(address), service
 
 
 def test_a_token_never_travels_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
