@@ -26,6 +26,7 @@ from lapse.ledger import Ledger, Ownership, Scan, open_ledger
 from playbooks.engine import marker_of
 from playbooks.journal import End, RunState, What, state_of
 from playbooks.plan import Action, Slot
+from playbooks.seat import LOST
 from rotators.step import Effect
 from verifier.fingerprint import Fingerprinter
 from verifier.model import Finding, KindID, Place, SourceKind
@@ -71,7 +72,10 @@ QUICK = {
 
 @dataclass
 class Figures:
-    """What a campaign came to. `where` counts kills by the last line of the journal before each."""
+    """What a campaign came to. `where` counts kills by the last line of the journal before each.
+
+    Its `fenced` are processes that ended themselves, having been still for too long.
+    """
 
     playbook: str
     engine: str
@@ -291,6 +295,9 @@ class Rotation:
             self._sound()
             if self.undo and not back and fate.killed and self.begun():
                 back = self.state().destroyed() is None
+            if fate.status == LOST:  # a machine with too much to do: the process ended itself before its lease did
+                campaign.figures.where["fenced"] += 1
+                continue
             if not fate.killed and self._over(fate):
                 if not kills and fate.started is not None:
                     campaign.start, campaign.length = fate.started, fate.seconds - fate.started

@@ -46,7 +46,7 @@ def fork(setup: Setup, job: Job) -> Fate:
     child = os.fork()
     if child == 0:
         os.close(hears)
-        code = 70
+        code = 1  # what `attempt` ends with if it breaks
         try:
             code = attempt(setup, job, tells)
         finally:
