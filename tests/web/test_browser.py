@@ -51,7 +51,7 @@ def axe() -> str:
 
 def tab(browser: Browser, address: str, house: House, **more: Any) -> Tab:
     page = browser.new_context(**more).new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # on a machine with much else to do
     made = Tab(page, address)
     made.open(f"/login?t={house.links.make('ann', Role.ADMIN)}")
     assert page.url == f"{address}/"

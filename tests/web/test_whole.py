@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
     from servers import Server
 
-PATIENCE = 25_000
+PATIENCE = 90_000
 """Milliseconds that a rotation may take before a test gives up."""
 
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
