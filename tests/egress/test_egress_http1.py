@@ -261,3 +261,8 @@ async def test_no_url_smuggles_a_line() -> None:
         assert isinstance(await get(out, target="/ü b#c"), Answer)
         await out.close()
     assert seen[0].startswith(b"GET /%C3%BC%20b HTTP/1.1\r\n")
+
+
+def test_a_name_without_an_address_is_never_resolved() -> None:
+    with pytest.raises(ValueError, match="never resolved"):
+        Direct(user_agent="t", deadline=1.0).wire(Pin("api.example.com", 443))

@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
+from verifier.egress.address import literal
 from verifier.egress.transport import BODY_CAP, Answer, Failure, Pin, Reqwest, Wire
 
 if TYPE_CHECKING:
@@ -53,14 +54,17 @@ class Direct:
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # on since Python 3.13; many a company's own authority fails it
         if self._roots:
             context.load_verify_locations(cadata=b"\n".join(self._roots).decode("ascii"))
         return context
 
     def wire(self, pin: Pin) -> Wire:
-        """Return the wire for one pin. Raises `ValueError` when certificates cannot be read."""
+        """Return the wire for one pin. Raises `ValueError` for bad certificates, and for a name with no address."""
         if pin.proxy is not None:
             return self._proxied.wire(pin)
+        if literal(pin.address or pin.host) is None:
+            raise ValueError("no address was pinned, and a name is never resolved here")
         if pin.scheme == "http":
             return _Wire(pin, self._user_agent, self._deadline, None)
         try:
