@@ -1,6 +1,7 @@
 """Races Lapse against other verifiers: one loopback provider, the same keys, rounds interleaved. Prints JSON.
 
     python benchmarks/race.py [--keys 20000] [--scale 1.0] [--latency 0 50 200] [--rounds 5]
+        [--patience 45]
         [--betterleaks PROGRAM] [--kingfisher-sdk PYTHON]
 
 The provider answers each key after so many milliseconds: 200 with a user for about half of them, 401 for the rest.
@@ -12,7 +13,8 @@ Everybody is timed as a whole process, and everybody must find the right number 
 - Kingfisher's SDK (`--kingfisher-sdk`: a Python that has it): the asking alone, timed inside; it stores nothing.
 
 Kingfisher is found on the path or beside this Python; the others only where they are named. `ratio` is our keys a
-second over the fastest peer's. `load_average` tells whether the machine was busy with something else.
+second over the fastest peer's. `load_average` tells whether the machine was busy with something else. Whoever took
+more than `--patience` seconds for a lap runs no further one at that latency (`laps` says how many).
 """
 
 from __future__ import annotations
@@ -324,6 +326,7 @@ def main() -> None:
     options.add_argument("--latency", type=int, nargs="+", default=[0, 50, 200])
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--concurrency", type=int, default=500)
+    options.add_argument("--patience", type=float, default=45.0, help="a longer lap is a tool's last there")
     options.add_argument("--betterleaks")
     options.add_argument("--kingfisher-sdk")
     options.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -350,6 +353,8 @@ def race(course: Course, args: argparse.Namespace) -> dict[str, object]:
         for latency in args.latency:
             names = list(tools)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                if (before := laps[latency, name]) and before[-1].wall > args.patience:
+                    continue
                 lap = tools[name](latency)
                 laps[latency, name].append(lap)
                 print(f"round {turn + 1} {latency} ms {name}: {lap}", file=sys.stderr, flush=True)
@@ -377,6 +382,7 @@ def _summary(
             "cpu_microseconds_a_key": round(cpu / keys * 1e6),
             "peak_rss_mib": max(m.memory for m in mine),
             "live_found": mine[-1].live,
+            "laps": len(mine),
         }
     peers = [t["keys_a_second"] for name, t in told.items() if name != "lapse"]
     return {**told, "ratio": round(told["lapse"]["keys_a_second"] / max(peers), 2) if peers else None}
