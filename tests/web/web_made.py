@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ def fill(ledger: Ledger) -> None:
         ledger.ingest(Scan(f"gitleaks{text}", text, "gitleaks-json", origin=f"git:{n}", complete=True), rows)
     ledger.ingest(Scan(f"gitleaks{HOSTILE[1]}", "gone", "gitleaks-json", origin="git:1", complete=True), [])
     run = ledger.begin_run("nightly")
-    at = ledger.key(name_of(0)).first_seen + timedelta(seconds=1)
+    at = datetime.now(UTC)
     for n, text in enumerate(HOSTILE[:9]):
         who = Identity(text, text, text, (text,), text, text, Privilege.ADMIN)
         verdict: Any = Live(evidence(text), who, restricted=n == 2)
