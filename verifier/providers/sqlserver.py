@@ -7,7 +7,8 @@ unless the connection string says `TrustServerCertificate=true`, as its own clie
 The server tells a refused client little: number 18456 and state 1 for a wrong password, an unknown name and a user that
 lives in one database only when that database is not named. Hence Dead only where the database is named. Azure's gateway
 looks for the database before it looks at the password; there 4060 judges nothing, and an acknowledgement that sends the
-client on to another host doesn't either.
+client on to another host doesn't either. Nor is 18456 a death there: a log-in of the server may be no user of the
+database that was named, and no document says in which words that is refused.
 """
 
 from __future__ import annotations
@@ -149,6 +150,12 @@ KINDS: tuple[Kind, ...] = (
                 _REFUSED,
                 placed=False,
             ),
+            _undecided(
+                Doubt.AMBIGUOUS,
+                "refused for this database; whether Azure refuses a log-in that is only no user of it so, nobody says",
+                _REFUSED,
+                gateway=True,
+            ),
             Rule(
                 verdict="dead",
                 status=0,
@@ -197,6 +204,7 @@ KINDS: tuple[Kind, ...] = (
             _example("dead", _said(18470, f"{_FAILED} Reason: The account is disabled."), how=How.DISABLED),
             _example("undecided", _said(_REFUSED, _FAILED, placed=False), why=Doubt.INCOMPLETE),
             _example("dead", _said(_REFUSED, _FAILED), how=How.REJECTED),
+            _example("undecided", _said(_REFUSED, _FAILED, gateway=True), why=Doubt.AMBIGUOUS),
             _example("restricted", _said(_REFUSED, _FAILED, 38)),
             _example("undecided", _said(18486, f"{_FAILED} The account is currently locked out."), why=Doubt.BLOCKED),
             _example("undecided", _said(18452, "The login is from an untrusted domain."), why=Doubt.UNSUPPORTED),
