@@ -77,7 +77,7 @@ def test_one_shot_with_no_sealing_key_asks_but_keeps_nothing(tmp_path: Path, saa
     lines = desk.lines("verify", report, "--format", "jsonl", code=10)
     assert sorted(x["verdict"] for x in lines) == ["dead", "live"]
     said = desk.run("verify", code=10)
-    assert "secrets are not kept" in said.stderr
+    assert "no secret is kept" in said.stderr
     assert sendgrid(1).encode() not in b"".join(p.read_bytes() for p in desk.ledger.parent.iterdir())
 
 

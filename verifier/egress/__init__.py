@@ -1,8 +1,7 @@
 """The one way out: what the verifier may ask, of whom, how fast, and nothing else.
 
 `Egress` implements `verifier.exchange.Door`. The parts: `manifest` (the permitted calls), `address` (hosts and
-ranges), `plumbing` (proxies, certificates), `limiter` and `breaker` (manners), `retry`, `http1` (HTTP straight to an
-address), `transport` (the client that goes through proxies).
+ranges), `plumbing` (proxies, certificates), `limiter` and `breaker` (manners), `retry`, `transport` (the HTTP client).
 """
 
 from verifier.egress.address import RefusedError

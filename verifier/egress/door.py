@@ -13,13 +13,12 @@ from msgspec import Struct
 
 from verifier.egress.address import RefusedError, Resolver, allowed, literal, local_name, resolve, vet
 from verifier.egress.breaker import Breaker
-from verifier.egress.http1 import Direct
 from verifier.egress.limiter import Clock, HasLimits, Limiter, Limits, Sleep
 from verifier.egress.manifest import Manifest, Target
 from verifier.egress.plumbing import Settings, host_keys, proxies, trust
 from verifier.egress.retry import again, passing, retry_after
 from verifier.egress.services import look_up
-from verifier.egress.transport import Answer, Pin, Transport, Wire, reads_as
+from verifier.egress.transport import Answer, Pin, Reqwest, Transport, Wire, reads_as
 from verifier.exchange import Admitted, Call, Reply, Request, Trouble
 from verifier.model import Doubt
 
@@ -112,7 +111,7 @@ class Egress:
         self._roots = own.pems
         self._host_keys = host_keys(settings)
         self._direct_route = "ca" if own.custom else "direct"
-        self._transport = transport or Direct(
+        self._transport = transport or Reqwest(
             user_agent=settings.user_agent, deadline=settings.deadline, roots=own.pems
         )
         self._limits = limits or {}
@@ -273,9 +272,7 @@ class Egress:
         proxy = self._proxies.of(target.scheme, target.host, target.port)
         route = "base" if target.base else "proxy" if proxy else self._direct_route
         try:
-            wire = self._transport.wire(
-                Pin(target.host, target.port, addresses[0] if addresses else None, proxy, target.scheme)
-            )
+            wire = self._transport.wire(Pin(target.host, target.port, addresses[0] if addresses else None, proxy))
         except ValueError:
             note = "cannot be asked: this machine has no usable CA certificates; set egress.ca_bundle"
             raise RefusedError(note) from None

@@ -1,8 +1,7 @@
 """The HTTP client behind a Protocol: one client per pinned host, so that names are never resolved behind our back.
 
-What goes straight to an address is `http1`'s; pyreqwest speaks HTTP/1.1 through proxies here. A client knows one host
-and one vetted address (`resolve`), follows no redirect, heeds no proxy variable by itself and reads at most 64 KiB of a
-body, counted after decompression.
+pyreqwest speaks HTTP/1.1 here. A client knows one host and one vetted address (`resolve`), follows no redirect, heeds
+no proxy variable by itself and reads at most 64 KiB of a body, counted after decompression.
 """
 
 from __future__ import annotations
@@ -57,7 +56,6 @@ class Pin(Struct, frozen=True):
     port: int
     address: str | None = None
     proxy: str | None = None
-    scheme: str = "https"
 
 
 class Wire(Protocol):
