@@ -1,7 +1,6 @@
 """A worker's machine is cut off in the middle of a night, again and again: others take over, and nothing is lost.
 
-Its network namespace loses its cable, so that no end of any connection hears of it; then, on another machine, the way
-to PostgreSQL alone goes silent, while the provider can still be asked.
+Its network namespace loses its cable, so that no end of any connection hears of it.
 """
 
 from __future__ import annotations
