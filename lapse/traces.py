@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lapse import __version__
 from lapse.exits import Exit, Stop
+from verifier.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,9 +68,9 @@ class Sent:
 
     def __init__(self, exporter: SpanExporter) -> None:
         """Take whoever sends them."""
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # an extra, and slow to import
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)  # what is lost is said once, by `close`
         self._exporter = _Watched(exporter)
@@ -81,7 +82,7 @@ class Sent:
     @contextmanager
     def span(self, name: str, told: Mapping[str, str | int], parent: str = "") -> Iterator[str]:
         """Keep a span; one that ends by an error says so by its type alone."""
-        from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
+        from opentelemetry.trace import Status, StatusCode
 
         with self._tracer.start_as_current_span(
             name, _context(parent), attributes=dict(told), record_exception=False, set_status_on_exception=False
@@ -94,7 +95,7 @@ class Sent:
 
     def call(self, exchange: Exchange, parent: str) -> None:
         """Keep a span of a call that ended now."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, Status, StatusCode
 
         call, end = exchange.call, time.time_ns()
         told: dict[str, str | int] = {
@@ -121,7 +122,7 @@ class Sent:
         self._provider.force_flush(FLUSH_MS)
         self._provider.shutdown()
         lost = self._exporter.lost
-        return f"traces: {lost} spans were not taken by {self._exporter.name}" if lost else ""
+        return f"traces: {plural(lost, 'span')} not taken by {self._exporter.name}" if lost else ""
 
 
 class _Watched:
@@ -133,7 +134,7 @@ class _Watched:
         self.lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import SpanExportResult
 
         try:
             got = self._exporter.export(spans)
@@ -158,22 +159,22 @@ def traces(config: Config) -> Traces:
     if not address.startswith(("https://", *LOOPBACK)):
         raise Stop(f"traces.endpoint: {address} is neither https:// nor on this machine", Exit.USAGE)
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
         raise Stop("traces.endpoint needs an extra: pip install 'lapse[otel]'", Exit.USAGE) from None
     return Sent(OTLPSpanExporter(endpoint=address, timeout=FLUSH_MS / 1000))
 
 
 def _context(parent: str) -> Any:  # noqa: ANN401  # the SDK's own
-    from opentelemetry.context import Context  # noqa: PLC0415
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     return TraceContextTextMapPropagator().extract({"traceparent": parent}, Context()) if parent else Context()
 
 
 def _parent(span: Any) -> str:  # noqa: ANN401  # same
-    from opentelemetry.trace import set_span_in_context  # noqa: PLC0415
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+    from opentelemetry.trace import set_span_in_context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier, set_span_in_context(span))

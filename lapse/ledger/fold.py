@@ -55,16 +55,12 @@ def fold(old: Knowledge, new: Facts) -> Knowledge:
     confirmed until a Live. Undecided: shown as the latest, and takes nothing back of what was known.
     """
     streak = old.streak + 1 if old.verdict == new.verdict else 1
+    seen = replace(old, verdict=new.verdict, why=new.why, at=new.at, streak=streak, due=new.due, last=new.id)
     if new.verdict == "undecided":
-        return replace(old, verdict=new.verdict, why=new.why, at=new.at, streak=streak, due=new.due, last=new.id)
+        return seen
     if new.verdict == "live":
-        return Knowledge(
-            verdict=new.verdict,
-            why=new.why,
-            at=new.at,
-            streak=streak,
-            due=new.due,
-            last=new.id,
+        return replace(
+            seen,
             known="live",
             known_id=new.id,
             confirmed=0,
@@ -76,20 +72,12 @@ def fold(old: Knowledge, new: Facts) -> Knowledge:
             confirmed_at=None,
         )
     proven = old.known == "dead" and old.confirmed
-    return Knowledge(
-        verdict=new.verdict,
-        why=new.why,
-        at=new.at,
-        streak=streak,
-        due=new.due,
-        last=new.id,
+    return replace(
+        seen,
         known="dead",
         known_id=new.id,
         confirmed=1 if new.confirmed or proven else 0,
         restricted=0,
-        privilege=old.privilege,
-        first_live=old.first_live,
-        last_live=old.last_live,
         dead_since=old.dead_since if old.verdict == "dead" or proven else new.at,
         confirmed_at=old.confirmed_at if proven else new.at if new.confirmed else None,
     )

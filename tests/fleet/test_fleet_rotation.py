@@ -130,10 +130,10 @@ def test_a_worker_is_killed_in_the_middle_of_a_rotation_and_another_ends_it(
                 victim.kill()
                 killed, last = time.monotonic(), desk.engine.state(run).last
                 crew.remove(victim)
-                until(lambda last=last: desk.engine.state(run).last.seq > last.seq, "a takeover")  # noqa: B023
+                until(lambda last=last: desk.engine.state(run).last.seq > last.seq, "a takeover")  # noqa: B023  # called before the loop goes on
                 spans.append(time.monotonic() - killed)
                 where.append(f"{last.step} {last.what}")
-            until(lambda: desk.engine.state(run).end is not None, f"the end of {run}")  # noqa: B023  # called at once
+            until(lambda: desk.engine.state(run).end is not None, f"the end of {run}")  # noqa: B023  # called before the loop goes on  # called at once
             check(fleet.small, desk.engine.state(run))
             if victim is not None and number < ROTATIONS:
                 crew += fleet.workers(1, python=KIND_OF_WORKER)

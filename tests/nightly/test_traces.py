@@ -144,7 +144,7 @@ def test_the_configured_collector_gets_them_and_its_refusal_costs_no_night(
     assert sorted(s.name for s in of.scope_spans[0].spans) == ["GET sendgrid", "night"]
     assert sendgrid(1)[5:20].encode() not in body
     collector.status = 400
-    assert "traces: 2 spans were not taken by http://127.0.0.1" in folder.night(Exit.LIVE)["said"]
+    assert "traces: 2 spans not taken by http://127.0.0.1" in folder.night(Exit.LIVE)["said"]
 
 
 def test_an_address_in_the_clear_is_refused(folder: Folder) -> None:

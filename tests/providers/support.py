@@ -10,7 +10,7 @@ from verifier.egress import Egress, Settings
 from verifier.egress.address import resolve
 from verifier.egress.manifest import Manifest
 from verifier.exchange import Admitted, Call, Reply, Request, Trouble
-from verifier.model import Credential, CredentialID, Doubt, KindID
+from verifier.model import Credential, CredentialID, Dead, Doubt, KindID, Live, Undecided
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from verifier.egress import Exchange
     from verifier.egress.address import Resolver
+    from verifier.model import Verdict
     from verifier.spec import Kind
 
 
@@ -71,6 +72,17 @@ class ToldDoor:
 
     async def admit(self, call: Call, host: str, port: int) -> Admitted | Trouble:  # as `Door` has it
         return Trouble(Doubt.REFUSED, "not a door for log-ins", host)
+
+
+def short(verdict: Verdict) -> str:
+    """Return a verdict in a word or two."""
+    match verdict:
+        case Live():
+            return "restricted" if verdict.restricted else "live"
+        case Dead():
+            return f"dead {verdict.how}"
+        case Undecided():
+            return str(verdict.why)
 
 
 def reply(status: int, body: str, type_: str = "application/json", host: str = "x.test", **headers: str) -> Reply:

@@ -20,6 +20,8 @@ from verifier.model import Doubt, Undecided
 from verifier.providers import jwt as provider
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from verifier.model import Verdict
 
 KIND = provider.KINDS[0]
@@ -64,8 +66,8 @@ class Issuer:
         return reply(200, json.dumps({"keys": [public | {"kid": kid, "use": "sig"} for kid in self.published]}))
 
 
-async def ask(issuer: object, token: str) -> tuple[Verdict, ToldDoor]:
-    door = ToldDoor(issuer)  # type: ignore[arg-type]
+async def ask(issuer: Callable[[Request], Reply | Trouble], token: str) -> tuple[Verdict, ToldDoor]:
+    door = ToldDoor(issuer)
     return await provider.probe(KIND, credential("jwt", secret=token), door), door
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode, urlsafe_b64decode
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -14,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from noise import NOISE, NoiseServer
 from registry_world import Registry, errors
-from support import ToldDoor, credential, in_turn, real_door, reply
+from support import ToldDoor, credential, in_turn, real_door, reply, short
 
 from verifier.exchange import Reply, Request, Trouble
-from verifier.model import Dead, Doubt, Live, Privilege, Undecided, Verdict
+from verifier.model import Doubt, Live, Privilege, Undecided, Verdict
 from verifier.offline.jwt import payload
 from verifier.providers import basic_auth, coinbase, ghcr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REGISTRY = ghcr.KINDS[0]
 GOOD = "sesame of ci"
@@ -32,16 +36,6 @@ async def log_in(world: Registry, user: str = "ci", password: str = GOOD, host: 
     door = ToldDoor(replace(world, heard=world.heard))
     parts = {"username": user, "password": password, "host": host or world.host}
     return await ghcr.probe(REGISTRY, credential(REGISTRY.id, **parts), door), door
-
-
-def short(verdict: Verdict) -> str:
-    match verdict:
-        case Live():
-            return "live"
-        case Dead():
-            return f"dead {verdict.how}"
-        case Undecided():
-            return str(verdict.why)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +273,8 @@ def exchange(request: Request) -> Reply:
     return reply(200, json.dumps(TOLD))
 
 
-async def look(answer: object, secret: str, key: str = KEY) -> tuple[Verdict, ToldDoor]:
-    door = ToldDoor(answer)  # type: ignore[arg-type]
+async def look(answer: Callable[[Request], Reply | Trouble], secret: str, key: str = KEY) -> tuple[Verdict, ToldDoor]:
+    door = ToldDoor(answer)
     return await coinbase.probe(COINBASE, credential("coinbase", secret=secret, id=key), door), door
 
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from impostor import answering, listening
 from sql_world import Login, SqlServer, packet, prelogin
-from support import credential, real_door
+from support import credential, real_door, short
 
 from verifier import tds, wire
 from verifier.exchange import Admitted
-from verifier.model import Dead, Doubt, Live, Undecided
+from verifier.model import Doubt, Live, Undecided
 from verifier.providers import sqlserver as provider
 from verifier.wire import Account, WireError
 
@@ -69,17 +69,6 @@ async def ask(
     bundle = None if folder is None else str(folder / "server.crt")
     async with real_door(KIND, ca_bundle=bundle) as door:
         return await provider.probe(KIND, credential("sqlserver", **parts), door)
-
-
-def short(verdict: Verdict) -> str:
-    """Return a verdict in a word or two."""
-    match verdict:
-        case Live():
-            return "restricted" if verdict.restricted else "live"
-        case Dead():
-            return f"dead {verdict.how}"
-        case Undecided():
-            return str(verdict.why)
 
 
 async def test_the_right_password_is_live_and_no_query_follows(world: SqlServer, folder: Path) -> None:

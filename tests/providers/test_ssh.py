@@ -10,7 +10,7 @@ import pytest
 from impostor import answering, listening
 from servers import free_port
 from ssh_world import SshHost
-from support import credential, real_door
+from support import credential, real_door, short
 
 from verifier import ssh, wire
 from verifier.egress import RefusedError, Settings
@@ -66,16 +66,6 @@ async def ask(kind: str, port: int, file: Path | None = None, **parts: str) -> V
     module = sftp_ftp if kind == "sftp_ftp" else provider
     async with real_door(KINDS[kind], known_hosts=str(file) if file else None) as door:
         return await module.probe(KINDS[kind], credential(kind, **{n: v for n, v in given.items() if v}), door)
-
-
-def short(verdict: Verdict) -> str:
-    match verdict:
-        case Live():
-            return "restricted" if verdict.restricted else "live"
-        case Dead():
-            return f"dead {verdict.how}"
-        case Undecided():
-            return str(verdict.why)
 
 
 # ── passwords ──
@@ -270,7 +260,7 @@ async def at_forges(
         real = wire.asyncio.open_connection
 
         async def connect(address: str | None = None, port: int | None = None, **more: object) -> object:
-            return await real(address, current[-1] if port == ssh.PORT else port, **more)  # type: ignore[arg-type]
+            return await real(address, current[-1] if port == ssh.PORT else port, **more)  # type: ignore[arg-type]  # handed on as they came
 
         current: list[int] = []
         resolved = resolver
