@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from samples import Chopped, plain
 
-from verifier.ingest import stream
+from verifier.ingest import stream, walk
 from verifier.ingest.catalogue import formats
 from verifier.ingest.interface import Row
 from verifier.ingest.plain import Plain
@@ -54,6 +55,26 @@ def test_array_items_are_the_same_in_any_chunking(
     values = [value for value in values if not _lone(value)]
     data = json.dumps([{"v": value} for value in values], indent=indent, ensure_ascii=encoding == "ascii")
     assert items(data.encode(), size, "*") == [json.loads(json.dumps(value)) for value in values]
+
+
+MANY = {
+    "escapes": "\\" * 5000,
+    "as many escapes as go by at once": '"' * 999,
+    "strings": ["a"] * 5000,
+    "keys and escapes": {str(n): "\n" for n in range(2500)},
+}
+
+
+@pytest.mark.parametrize("value", MANY.values(), ids=MANY)
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
+def test_more_than_the_walker_passes_over_at_once(value: object, size: int) -> None:
+    assert items(json.dumps([{"v": value}, {"v": 1}]).encode(), size, "*") == [value, 1]
+
+
+@pytest.mark.parametrize("pattern", [walk._INSIDE, walk._OUTSIDE])
+def test_no_group_is_possessive(pattern: re.Pattern[bytes]) -> None:
+    """Python before 3.11.5, which Debian 12 has, matches those wrongly: rows were lost (gh-106052)."""
+    assert re.search(rb"\)(?:[*+?]|\{[0-9,]+\})\+", pattern.pattern) is None
 
 
 @given(st.text("\udc00\udfff", min_size=1), SIZES)

@@ -1,8 +1,9 @@
 """Finds where the values of a JSON text begin and end, without decoding them or holding more than one.
 
 Only brackets and strings are understood; whether a value is valid is for the decoder that gets it. The hot loop is
-two regular expressions that jump from bracket to bracket in C. They use possessive repeats without alternatives:
-nothing to backtrack into, so linear time, and no frame per character.
+two regular expressions that jump from bracket to bracket in C. Their sets repeat possessively, so that nothing in them
+is tried twice. Their groups don't, since Python before 3.11.5 matches possessive groups wrongly (gh-106052), but repeat
+only so often: what is beyond is for the next round. Linear time, few frames.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ Path: TypeAlias = tuple[str, ...]
 Wanted: TypeAlias = tuple[tuple[int, Path], ...]
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
-_OUTSIDE = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+', re.DOTALL)
-_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_OUTSIDE = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+){0,999}"[^"{}\[\]]*+){0,999}', re.DOTALL)
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,999}', re.DOTALL)
 _SCALAR = re.compile(rb'[^,\[\]{}":\s]*+')
 _OPENS = re.compile(rb"[\[{]++")
 _CLOSES = re.compile(rb"[\]}]++")
 _DEEP = 64
 
-_QUOTE, _COMMA, _COLON = b'",:'
+_QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
 _LEFT_BRACE, _RIGHT_BRACE, _LEFT_BRACKET, _RIGHT_BRACKET = b"{}[]"
 
 
@@ -170,14 +171,14 @@ class Walker:
         while True:
             buf = self._buf
             at = (_INSIDE if inside else _OUTSIDE).match(buf, at).end()  # type: ignore[union-attr]  # as above
-            if at == len(buf) or (inside and buf[at] != _QUOTE):  # a backslash whose other half is yet to come
+            if at == len(buf) or (at + 1 == len(buf) and buf[at] == _BACKSLASH):  # its other half is yet to come
                 keep = keep and at - self._pos <= MAX_ROW
                 at = self._grow(at, keep=keep)
                 continue
             byte = buf[at]
-            at += 1
+            at += 1 + (byte == _BACKSLASH)
             if inside:
-                inside = False
+                inside = byte == _BACKSLASH
             elif byte == _QUOTE:
                 inside = True
                 continue
