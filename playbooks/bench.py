@@ -112,13 +112,17 @@ class Bench:
         return self.world.print_of({n: v for n, v in fields.items() if n in self.plan.write})
 
     def moved(self, ctx: Context) -> str | None:
-        """Say, if so, that somebody else has written to the store since this run did."""
+        """Say, if so, that the store no longer holds what this run wrote."""
         if self.plan.managed:
             return None
         held = self.store.current()
         if held is None or held.run != ctx.marker:
             return f"somebody else wrote to the store {self.store.name} after this rotation did"
-        return None
+        version = ctx.output(CREATE, "version")
+        if held.version == version:
+            return None
+        now, ours = (self.print_of(self.store.fetch(v)) for v in (held.version, version))
+        return None if now == ours else f"the store {self.store.name} holds another value than this rotation's last"
 
 
 def encoded(thing: KeyRef | Stored | None) -> str:

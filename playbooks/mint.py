@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rotators.step import Context
     from verifier.model import Parts
 
-TRYING, NOT_MADE, MINTED, RETIRED, CLEARED = "trying", "not made", "minted", "retired", "cleared"
+TRYING, NOT_MADE, MINTED = "trying", "not made", "minted"
+GIVEN_UP, RETIRED, CLEARED = "given up", "retired", "cleared"
 ATTEMPT = "a key that was asked for"
 """What an attempt may leave in the world until its outcome is noted."""
 LATEST = timedelta(minutes=5)
@@ -31,14 +32,18 @@ LATEST = timedelta(minutes=5)
 
 
 def check(bench: Bench, ctx: Context) -> Outcome | None:
-    """Say whether the store holds what this run made: then it is done, and the noted key is the new one."""
+    """Say whether the store holds what this run made: then it is done, and the noted key is the new one.
+
+    A write that was under way when its process died may come out after its key was given up: that key is not the one.
+    """
     held = bench.store.current()
     if held is None or held.run != ctx.marker:
         return None
     said = bench.print_of(bench.store.fetch(held.version))
+    gone = _ids(bench, GIVEN_UP)
     for entry in reversed(bench.notes()):
         if entry.text == MINTED and entry.data["print"] == said:
-            return _done(entry.data["ref"], held, bench)
+            return None if entry.data["id"] in gone else _done(entry.data["ref"], held, bench)
     return Failed(
         f"the store {bench.store.name} carries this rotation's mark, but not the value that it wrote",
         "look at the store's history, put the right value back, then `lapse resume`",
@@ -48,7 +53,7 @@ def check(bench: Bench, ctx: Context) -> Outcome | None:
 def mint(bench: Bench, ctx: Context) -> Outcome:
     """Retire what an interrupted try left, make a key, note it, store it. Asked only after `check` said no."""
     held = bench.store.current()
-    if held != bench.base(ctx):
+    if held != bench.base(ctx) and not (held is not None and held.run == ctx.marker):
         return Failed(
             f"the store {bench.store.name} was changed by somebody else after this rotation began; nothing was made",
             "see what was written there, then begin a new rotation",
@@ -94,7 +99,7 @@ def _unknown(bench: Bench) -> tuple[datetime, datetime] | None:
 
 def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret], held: Stored | None) -> Outcome:
     try:
-        stored = bench.store.put(fields, held, ctx.marker)
+        stored = _put(bench, ctx, fields, held)
     except ProviderError as e:
         if e.trouble is Trouble.LATER:
             raise  # it may have been written: `check` is asked before anything else is done
@@ -110,6 +115,7 @@ def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret],
 def _retire(bench: Bench, ctx: Context, ref: KeyRef) -> Outcome | None:
     """Retire a key of ours and note it. One that cannot be retired is said to a person, and not forgotten."""
     if bench.issuer.style is not Style.REPLACE:
+        bench.note(GIVEN_UP, {"id": ref.id})
         try:
             bench.issuer.retire(ref)
         except ProviderError as e:
@@ -126,6 +132,20 @@ def _traces(bench: Bench, ref: KeyRef) -> dict[str, str]:
     if bench.issuer.style is Style.REPLACE or not ref.id:
         return {}
     return {"leaves": ref.id, "gone": ATTEMPT}
+
+
+def _put(bench: Bench, ctx: Context, fields: dict[str, Secret], held: Stored | None) -> Stored:
+    """Write over `held`, or over what an earlier process of this run wrote in the meantime: that was given up.
+
+    Such a write was under way when its process died, and came out after our look.
+    """
+    try:
+        return bench.store.put(fields, held, ctx.marker)
+    except ProviderError as e:
+        late = bench.store.current() if e.trouble is Trouble.CONFLICT else None
+        if late is None or late.run != ctx.marker or late == held:
+            raise
+        return _put(bench, ctx, fields, late)
 
 
 def _lost(bench: Bench, ctx: Context, minted: Minted) -> Outcome:
@@ -183,7 +203,7 @@ def enter(bench: Bench, ctx: Context) -> Outcome:
     ref = KeyRef(id="", owner="", label=ctx.marker)
     _note(bench, ref, fields)
     try:
-        stored = bench.store.put(fields, bench.base(ctx), ctx.marker)
+        stored = _put(bench, ctx, fields, bench.base(ctx))
     except ProviderError as e:
         if e.trouble is not Trouble.CONFLICT:
             raise
@@ -196,14 +216,19 @@ def enter(bench: Bench, ctx: Context) -> Outcome:
 
 def undo(bench: Bench, ctx: Context) -> Outcome:
     """Bring back the store's former version, then retire the key that this run made and any orphan of it."""
+    _bring_back(bench, ctx)
+    if bench.world.issuer is None or bench.issuer.style is Style.REVOKE:
+        return Done("the store is as before; delete the new key in the provider's pages")
+    trouble = _clear(bench, ctx)
+    _bring_back(bench, ctx)  # from a write, too, that was under way when its process died and came out since our look
+    return trouble if trouble is not None else Done("the store is as before, the new key is gone")
+
+
+def _bring_back(bench: Bench, ctx: Context) -> None:
     held = bench.store.current()
     if held is not None and held.run == ctx.marker:
         base = bench.base(ctx)
         bench.store.restore(None if base is None else base.version, ctx.marker)
-    if bench.world.issuer is None or bench.issuer.style is Style.REVOKE:
-        return Done("the store is as before; delete the new key in the provider's pages")
-    trouble = _clear(bench, ctx)
-    return trouble if trouble is not None else Done("the store is as before, the new key is gone")
 
 
 def _clear(bench: Bench, ctx: Context) -> Outcome | None:
@@ -214,7 +239,7 @@ def _clear(bench: Bench, ctx: Context) -> Outcome | None:
     if bench.issuer.style is Style.REPLACE:
         return None
     old = bench.old_ref(ctx)
-    gone = {e.data["id"] for e in bench.notes() if e.text == RETIRED}
+    gone = _ids(bench, RETIRED)
     for entry in bench.notes():
         if entry.text == MINTED and entry.data["id"] and entry.data["id"] not in gone:
             ref = msgspec.json.decode(entry.data["ref"], type=KeyRef)
@@ -245,6 +270,11 @@ def _clear(bench: Bench, ctx: Context) -> Outcome | None:
     if bench.notes():
         bench.note(CLEARED, {"gone": ATTEMPT})
     return None
+
+
+def _ids(bench: Bench, text: str) -> set[str]:
+    """Return the ids of the keys that this was noted of."""
+    return {e.data["id"] for e in bench.notes() if e.text == text and e.data["id"]}
 
 
 def _note(bench: Bench, ref: KeyRef, fields: dict[str, Secret]) -> None:

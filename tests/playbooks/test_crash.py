@@ -5,18 +5,19 @@ One crash at every single boundary, in every style and on the way back, is in `t
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import BOOK, Remembered, drive, planned
+from stage import BOOK, IN_PLACE, Remembered, drive, planned
 from world import OLD, Small
 
 from playbooks.engine import Engine
 from playbooks.journal import End, What
 from playbooks.plan import Mode
-from rotators.step import Done
+from rotators.step import Done, Failed
 
 RUN = "r-test"
 
@@ -156,6 +157,90 @@ def test_an_orphan_is_retired_never_adopted() -> None:
     live = scene.small.keys()
     assert lost[0] not in live
     scene.finished()
+
+
+BESIDE = ("before retire", "after retire", "before mint", "after mint", "before put")
+
+
+@pytest.mark.parametrize(("moment", "again"), [*((m, False) for m in BESIDE), *((m, True) for m in BESIDE[:-1])])
+def test_a_write_that_was_under_way_at_the_kill_and_comes_out_late_is_no_colleague(moment: str, again: bool) -> None:
+    """The next process looked before it came out. What was written late is a key that was given up: it goes."""
+    scene = Scene(settings={"put_late": True})
+    crashes = 0
+
+    def tick(what: str) -> None:
+        nonlocal crashes
+        if what == "during put":
+            crashes += 1
+            raise Crash(what)
+        if what == moment and scene.small.get("under_way"):
+            scene.small.land()
+            if again and crashes == 1:
+                crashes += 1
+                raise Crash(what)
+
+    scene.small.tick = tick
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    outcome = None
+    while outcome is None:
+        with contextlib.suppress(Crash):
+            outcome = drive(scene.engine(), scene.small, RUN)
+    assert isinstance(outcome, Done), outcome
+    assert crashes == 1 + again
+    scene.finished()
+
+
+@pytest.mark.parametrize("moment", ["before retire", "after retire"])
+def test_an_undo_takes_back_a_write_that_comes_out_late(moment: str) -> None:
+    scene = Scene(settings={"put_late": True})
+
+    def tick(what: str) -> None:
+        if what == "during put":
+            raise Crash(what)
+        if what == moment:
+            scene.small.land()
+
+    scene.small.tick = tick
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    with pytest.raises(Crash):
+        drive(scene.engine(), scene.small, RUN)
+    scene.engine().undo(RUN, "bob")
+    assert isinstance(drive(scene.engine(), scene.small, RUN), Done)
+    assert scene.small.stored() == {"key_id": OLD, "key_secret": "old-planted-secret"}
+    assert scene.small.keys() == [OLD]
+
+
+def test_a_value_for_a_secret_replaced_in_place_that_is_written_late_is_written_over() -> None:
+    scene = Scene(settings={"style": "replace", "put_late": True}, text=IN_PLACE)
+
+    def tick(what: str) -> None:
+        if what == "during put":
+            raise Crash(what)
+        if what == "before put":
+            scene.small.land()
+
+    scene.small.tick = tick
+    scene.engine().start(RUN, planned(scene.small, IN_PLACE), "bob")
+    with pytest.raises(Crash):
+        drive(scene.engine(), scene.small, RUN)
+    assert isinstance(drive(scene.engine(), scene.small, RUN), Done)
+    assert scene.small.store_works()
+    assert not scene.small.accepted(OLD, "old-planted-secret")
+
+
+def test_another_value_of_this_very_run_stops_it_before_anything_is_destroyed() -> None:
+    """A store that compares and sets in two calls lets a late write of ours over a newer one of ours."""
+    scene = Scene()
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    while scene.engine().state(RUN).done("soak") is None:
+        scene.engine().advance(RUN)
+        scene.small.pass_time(1)
+    held = scene.small.db.execute("SELECT max(version), run FROM store").fetchone()
+    scene.small.db.execute("INSERT INTO store VALUES (?, ?, ?)", (held[0] + 1, '{"key_id": "x"}', held[1]))
+    said = drive(scene.engine(), scene.small, RUN)
+    assert isinstance(said, Failed)
+    assert "another value than this rotation's last" in said.reason
+    assert scene.small.accepted(OLD, "old-planted-secret")
 
 
 @pytest.mark.parametrize("until", ["create", "consumer-1", "disable"])
