@@ -57,9 +57,8 @@ def test_a_killed_a_frozen_and_a_replaced_worker_lose_nothing(
     keys = [*made("alpha", 90, 30), *made("beta", 110, 10), *made("gamma", 100, 10, 10)]
     with Fleet(tmp_path, provider, database, LIMITS, keys=40) as fleet:
         fleet.report(keys)
-        crew = fleet.workers(2, python=LEAN)
         fleet.env["LAPSE_TEST_LEASE"] = "5"
-        (frozen,) = fleet.workers(1, python=LEAN)
+        crew = fleet.workers(3, python=LEAN)
         del fleet.env["LAPSE_TEST_LEASE"]
         night = fleet.start("nightly", "--format", "json")
 
@@ -68,8 +67,9 @@ def test_a_killed_a_frozen_and_a_replaced_worker_lose_nothing(
         crew.remove(killed)
         seconds = taken_over(fleet, dead)
 
-        _, cold = with_work(fleet, [frozen])
+        frozen, cold = with_work(fleet, crew)
         frozen.send_signal(signal.SIGSTOP)
+        crew.remove(frozen)
         stopped = len(provider.asked)
         thaw = taken_over(fleet, cold)
         before = len(provider.asked)
