@@ -402,7 +402,7 @@ class SimStore:
         return None if row is None else Stored(str(row[0]), row[1])
 
     def put(self, fields: Mapping[str, Secret], expected: Stored | None, run: str) -> Stored:
-        """Write; nothing is seen before `land` of a write that is `put_late`: its process dies while it is under way."""
+        """Write; a write that is `put_late` is not seen before `land`: its process dies while it is under way."""
         text = json.dumps({n: v.reveal() for n, v in fields.items()})
         if self.w.get("put_late"):
             self.w.set(put_late=False, under_way=[expected.version if expected else "", text, run])
