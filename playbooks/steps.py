@@ -87,13 +87,13 @@ def _preflight(bench: Bench) -> Trio:
             ref = bench.issuer.locate(ctx.old)
             if ref.state is State.GONE:
                 return Failed("the issuer says that this key is gone already", "`lapse verify KEY` proves it")
-            facts = [*bench.issuer.preflight(), *_forewarned(bench)]
+            facts = [*bench.issuer.preflight(ref), *_forewarned(bench, ref)]
             output = {"ref": encoded(ref), "id": ref.id, "owner": ref.owner, "state": ref.state.value}
             if bench.plan.makes is not None and isinstance(bench.issuer, Roomy):
                 spare = bench.issuer.room(ref)
                 output |= {"room": spare.id} if spare is not None else {}
         else:
-            facts = _forewarned(bench)
+            facts = _forewarned(bench, None)
         note = "; ".join(f"{f.about}: {f.text}" for f in facts) or note
         if bench.world.store is not None:
             bench.store.current()
@@ -107,13 +107,16 @@ def _preflight(bench: Bench) -> Trio:
     return do, _never, None
 
 
-def _forewarned(bench: Bench) -> list[Fact]:
+def _forewarned(bench: Bench, ref: KeyRef | None) -> list[Fact]:
     """Ask everybody else who acts in the run whether they will be able to: what is surely missing stops it here."""
     world = bench.world
     facts: list[Fact] = []
-    for hand in (world.store, *world.consumers, *world.sessions):
-        if isinstance(hand, Forewarned):
-            facts.extend(hand.preflight())
+    hands: list[Forewarned] = [*([world.store] if world.store is not None else []), *world.consumers]
+    for hand in hands:
+        facts.extend(hand.preflight())
+    if ref is not None:
+        for killer in world.sessions:
+            facts.extend(killer.preflight(world.old, ref))
     if world.successor is not None:
         facts.extend(world.successor.preflight(world.old))
     return facts

@@ -114,8 +114,8 @@ class Issuer(Protocol):
     also_dies: str
     """What else dies with the key, and whether its owner is told: one sentence for the plan, may be empty."""
 
-    def preflight(self) -> Sequence[Fact]:
-        """Check rights and room before anything changes; a missing right is `ProviderError(DENIED)`."""
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:
+        """Check the rights on this key before anything changes; a missing one is `ProviderError(DENIED)`."""
         ...
 
     def locate(self, old: Credential) -> KeyRef:
@@ -222,6 +222,10 @@ class Store(Protocol):
     name: str
     permissions: Mapping[str, tuple[str, ...]]
 
+    def preflight(self) -> Sequence[Fact]:
+        """As `Forewarned.preflight`: log-in, place, and rights where the store tells. Nothing is written."""
+        ...
+
     def current(self) -> Stored | None:
         """Return the version that lies there now and which run wrote it, `None` when there is none."""
         ...
@@ -244,7 +248,7 @@ class Store(Protocol):
 
 @runtime_checkable
 class Forewarned(Protocol):
-    """A hand that can tell beforehand whether it will be able to act. Every consumer is one; others may be."""
+    """A hand that can tell beforehand whether it will be able to act. Every consumer and store is one."""
 
     def preflight(self) -> Sequence[Fact]:
         """Check log-in, place and rights, and change nothing.
@@ -281,6 +285,10 @@ class SessionKiller(Protocol):
     name: str
     permissions: Mapping[str, tuple[str, ...]]
     reversible: bool
+
+    def preflight(self, old: Credential, ref: KeyRef) -> Sequence[Fact]:
+        """As `Forewarned.preflight`: whether sessions of this key can be ended. Nothing is changed."""
+        ...
 
     def kill(self, old: Credential, ref: KeyRef, moment: datetime) -> Outcome:
         """End sessions made before `moment`; `Done.output["possible_until"]` when some may live on."""

@@ -16,7 +16,7 @@ from rotators.clouds.rest import Service
 from rotators.interface import ProviderError, Settings, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rotators.door import Route
     from verifier.model import Credential
@@ -49,6 +49,19 @@ def project_of(email: str) -> str:
     """Return the project that an account's address names, empty for one that names none."""
     domain = email.partition("@")[2]
     return domain.removesuffix(".iam.gserviceaccount.com") if domain.endswith(".iam.gserviceaccount.com") else ""
+
+
+class _Granted(Struct, frozen=True):
+    permissions: tuple[str, ...] = ()
+
+
+def lacking(service: Service, route: Route, where: str, fill: Mapping[str, str], wanted: Iterable[str]) -> list[str]:
+    """Ask a `:testIamPermissions` which of the rights that are `wanted` the admin does not have on `where`."""
+    names = sorted(set(wanted))
+    said = service.ask(
+        route, _Granted, f"say what the admin may do with {where}", fill=fill, json={"permissions": names}
+    )
+    return sorted(set(names) - set(said.permissions))
 
 
 class Google:

@@ -58,6 +58,10 @@ class Microsoft:
         scope = self._settings.get(f"{name}_scope") or _SCOPES[name]
         return Service(f"Azure ({name})", base, routes, self._settings, lambda: self.token(scope))
 
+    def log_in(self, name: str) -> None:
+        """Fetch a token for a service and ask it nothing; no login is `ProviderError(DENIED)`."""
+        self.token(self._settings.get(f"{name}_scope") or _SCOPES[name])
+
     def refuse_leaked(self, secret: str) -> None:
         """Refuse an admin login by the leaked secret itself."""
         own = os.environ.get("AZURE_CLIENT_SECRET", "")

@@ -49,7 +49,7 @@ class AnthropicAdmin:
         self._settings = settings
         self._door = Door("https://api.anthropic.com", (_LIST, _ONE, _SET), settings)
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """See that the admin key may list keys."""
         answer = self._door.call(_LIST, query={"limit": "1"}, headers=self._headers())
         if not answer.good:

@@ -80,7 +80,7 @@ class AwsIam:
                 )
         self.makes_room = settings.get("if_full") == _MAKE_ROOM
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Name the admin, and ask IAM whether it may do what a rotation does."""
         wanted = sorted({p for step in ("locate", "mint", "disable", "retire") for p in self.permissions[step]})
         return preflight(self._aws, wanted)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +39,8 @@ _ACCOUNTS = Route("GET", "/subscriptions/{subscription}/providers/Microsoft.Stor
 _ONE = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Storage/storageAccounts/{account}"
 _ACCOUNT = Route("GET", _ONE)
 _KEYS, _REGENERATE = Route("POST", _ONE + "/listKeys"), Route("POST", _ONE + "/regenerateKey")
-ROUTES = (_SUBSCRIPTIONS, _ACCOUNTS, _ACCOUNT, _KEYS, _REGENERATE)
+_RIGHTS = Route("GET", _ONE + "/providers/Microsoft.Authorization/permissions")
+ROUTES = (_SUBSCRIPTIONS, _ACCOUNTS, _ACCOUNT, _KEYS, _REGENERATE, _RIGHTS)
 _LENT = "lent:"
 _SUBSCRIPTIONS_MOST = 50
 
@@ -79,6 +81,23 @@ class _Keys(Struct, frozen=True):
     keys: tuple[_Key, ...] = ()
 
 
+class _Right(Struct, frozen=True, rename="camel"):
+    """What one role assignment gives: an action that `actions` cover and `not_actions` do not."""
+
+    actions: tuple[str, ...] = ()
+    not_actions: tuple[str, ...] = ()
+
+    def grants(self, action: str) -> bool:
+        def covers(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+
+        return covers(self.actions) and not covers(self.not_actions)
+
+
+class _Rights(Struct, frozen=True):
+    value: tuple[_Right, ...] = ()
+
+
 class AzureStorage:
     """Keys of one storage account. `KeyRef.owner` is the account's resource id.
 
@@ -107,12 +126,26 @@ class AzureStorage:
         self._settings = settings
         self._way = Microsoft(settings)
 
-    def preflight(self) -> Sequence[Fact]:
-        """Log in to Resource Manager and see a subscription."""
-        said = self._arm.ask(_SUBSCRIPTIONS, _Subscriptions, "list subscriptions", query={"api-version": "2022-12-01"})
-        if not said.value:
-            raise ProviderError(Trouble.DENIED, "the Azure admin sees no subscription: give it a role in one")
-        return [Fact("rights", f"the admin sees {len(said.value)} subscription(s)")]
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:
+        """Ask Resource Manager what the admin may do with the account; where it does not say, a fact says so.
+
+        https://learn.microsoft.com/en-us/rest/api/authorization/permissions/list-for-resource
+        """
+        name = ref.owner.rsplit("/", 1)[-1]
+        query = {"api-version": "2022-04-01"}
+        try:
+            said = self._arm.ask(
+                _RIGHTS, _Rights, f"say what the admin may do with {name}", fill=_fill(ref.owner), query=query
+            )
+        except RestError as e:
+            if e.trouble is Trouble.LATER:
+                raise
+            return [Fact("rights", f"Azure does not tell what the admin may do with {name} ({e.code})")]
+        wanted = {right for step in ("mint", "retire") for right in self.permissions[step]}
+        if missing := sorted(right for right in wanted if not any(r.grants(right) for r in said.value)):
+            reason = f"the admin lacks {', '.join(missing)} on {name}: grant Storage Account Key Operator Service Role"
+            raise ProviderError(Trouble.DENIED, reason)
+        return [Fact("rights", f"the admin may list and regenerate the keys of {name}")]
 
     def locate(self, old: Credential) -> KeyRef:
         """Find the slot whose present value is the leaked key, by comparing in constant time."""
@@ -214,6 +247,8 @@ class AzureStorage:
         if given := self._settings.get("subscription"):
             return [given]
         said = self._arm.ask(_SUBSCRIPTIONS, _Subscriptions, "list subscriptions", query={"api-version": "2022-12-01"})
+        if not said.value:
+            raise ProviderError(Trouble.DENIED, "the Azure admin sees no subscription: give it a role in one")
         return [s.subscription_id for s in said.value[:_SUBSCRIPTIONS_MOST]]
 
     @property

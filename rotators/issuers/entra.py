@@ -61,7 +61,7 @@ class Entra:
             raise ProviderError(Trouble.REFUSED, f"days = {days!r} is not a number from 1 to 730")
         self._life = timedelta(days=int(days))
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Log in and read one application; Graph cannot tell beforehand whether a secret may be added."""
         self._graph.ask(graph.ANY, graph.Names, "list applications", query={"$top": "1", "$select": "id"})
         return [Fact("rights", "the admin may read applications; whether it may add secrets shows when it does")]

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from rotators.clouds.gcp_evidence import Maker, gather, maker
-from rotators.clouds.google import Google, key_file, project_of
+from rotators.clouds.google import Google, key_file, lacking, project_of
 from rotators.clouds.rest import Nothing, RestError, done_if_gone
 from rotators.door import Route
 from rotators.interface import Fact, KeyRef, Minted, ProviderError, State, Style, Trouble
@@ -51,16 +51,11 @@ class _Keys(Struct, frozen=True):
     keys: tuple[_Key, ...] = ()
 
 
-class _Granted(Struct, frozen=True):
-    permissions: tuple[str, ...] = ()
-
-
 class GcpIam:
     """Keys of service accounts.
 
-    Settings: `account` (an address, for the preflight's check of rights), `orphans` = `log` (the default) or `snapshot`
-    (any key made since is ours: only where nobody else makes keys of this account), those of `clouds.google` and of
-    the door.
+    Settings: `orphans` = `log` (the default) or `snapshot` (any key made since is ours: only where nobody else makes
+    keys of this account), those of `clouds.google` and of the door.
     """
 
     name = "gcp_iam"
@@ -93,22 +88,12 @@ class GcpIam:
             raise ProviderError(Trouble.REFUSED, f"orphans = {choice!r} is neither log nor snapshot")
         self._by_snapshot = choice == "snapshot"
 
-    def preflight(self) -> Sequence[Fact]:
-        """Log in, and where the setting `account` names the account, ask which rights the admin has on it."""
-        self._google.token()
-        email = self._settings.get("account", "")
-        if not email:
-            return [Fact("rights", "not checked beforehand: the slot names no `account`")]
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:
+        """Ask which rights the admin has on the account."""
+        email = ref.owner
         needed = {right for step in ("locate", "mint", "disable", "retire") for right in self.permissions[step]}
-        wanted = sorted(right for right in needed if right.startswith("iam."))
-        said = self._iam().ask(
-            _TEST,
-            _Granted,
-            f"say what the admin may do with {email}",
-            fill={"email": email},
-            json={"permissions": wanted},
-        )
-        if missing := sorted(set(wanted) - set(said.permissions)):
+        wanted = {right for right in needed if right.startswith("iam.")}
+        if missing := lacking(self._iam(), _TEST, email, {"email": email}, wanted):
             reason = f"the admin lacks {', '.join(missing)} on {email}: grant roles/iam.serviceAccountKeyAdmin"
             raise ProviderError(Trouble.DENIED, reason)
         return [Fact("rights", f"the admin may do all that a rotation of {email}'s keys needs")]

@@ -53,7 +53,7 @@ class MySql:
         """Take the slot's settings."""
         self._settings = settings
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Log in, and see that the admin may change accounts."""
         with mysql(self._settings) as db:
             db.execute("SHOW GRANTS")

@@ -65,7 +65,7 @@ class OpenAiAdmin:
             http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """See that the admin key may list projects."""
         with self._client() as client, _errors("list the projects"):
             names = [p.name or p.id for p in client.admin.organization.projects.list(limit=100).data]

@@ -56,7 +56,7 @@ class PostgreSql:
         """Take the slot's settings."""
         self._settings = settings
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Log in, and see that the admin may alter roles."""
         with postgresql(self._settings) as db:
             row = db.execute(

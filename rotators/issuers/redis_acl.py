@@ -54,7 +54,7 @@ class RedisAcl:
         """Take the slot's settings."""
         self._settings = settings
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Log in, see that the admin may change ACLs, and say whether changes outlive a restart."""
         with redis_admin(self._settings) as db:
             me = str(db.execute_command("ACL", "WHOAMI"))

@@ -127,7 +127,7 @@ class SelfRevoke:
         self.kinds = (named,) if named else tuple(revokers())
         self.also_dies = _consequence(_entry(named)) if named else "It depends on the provider: see the plan."
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Say what will happen; nothing can be tried out beforehand."""
         named = self._settings.get("kind")
         if not named:

@@ -52,7 +52,7 @@ class VaultAppRole:
         self._mount = settings.get("mount") or "approle"
         self._bao = Bao(settings)
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Ask Vault whether the admin may find, make and destroy secret ids of the role, where it is named."""
         role = self._settings.get("role")
         base = f"auth/{self._mount}/role"

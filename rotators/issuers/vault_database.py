@@ -52,7 +52,7 @@ class VaultDatabase:
         if bool(self._role) == bool(self._connection):
             raise ProviderError(Trouble.REFUSED, "vault_database needs either a static `role` or a `connection`")
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Ask Vault whether the admin may read and rotate."""
         if self._role:
             wanted: dict[str, tuple[str, ...]] = {

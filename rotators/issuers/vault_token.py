@@ -48,7 +48,7 @@ class VaultToken:
         self._settings = settings
         self._bao = Bao(settings)
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # rights here are not by key
         """Ask Vault whether the admin may look up, create and revoke tokens."""
         wanted: dict[str, tuple[str, ...]] = {
             f"auth/token/{p}": ("update",) for p in ("lookup", "lookup-accessor", "revoke-accessor")

@@ -66,8 +66,9 @@ class AwsDeny:
             self._iam(old).put_user_policy(UserName=ref.owner, PolicyName=_name(old), PolicyDocument=_older(moment))
         return Done(f"user {ref.owner}: only sessions from before {_stamp(moment)} are denied", {"policy": _name(old)})
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, old: Credential, ref: KeyRef) -> Sequence[Fact]:
         """Have IAM simulate the admin's rights; those on roles count only where roles are named."""
+        _ = (old, ref)
         rights = {r for wanted in self.permissions.values() for r in wanted}
         return preflight(self._aws, sorted(r for r in rights if self._roles or "Role" not in r))
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 from rotators.clouds import graph
 from rotators.clouds.microsoft import Microsoft
 from rotators.clouds.rest import Nothing
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done, Failed
+from verifier.words import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from rotators.clouds.rest import Service
@@ -55,6 +56,21 @@ class EntraSignIns:
             raise ProviderError(Trouble.REFUSED, "mode = users needs `users`: whom to sign out")
         self.reversible = self._mode != _USERS
         self.stops_new = self._mode == _PRINCIPAL
+
+    def preflight(self, old: Credential, ref: KeyRef) -> Sequence[Fact]:
+        """Log in and find the principal, where it is to be switched; Graph cannot tell whether it lets itself be."""
+        _ = ref
+        self._way.refuse_leaked(old.parts["secret"].reveal())
+        if self._mode == _EXPIRE:
+            return [Fact("sessions", "tokens run out by themselves: no right is needed")]
+        if self._mode == _USERS:
+            self._way.log_in("graph")
+            who = plural(len(self._users), "user")
+            return [Fact("sessions", f"the admin is logged in; whether it may sign {who} out shows when it does")]
+        app = _app(old)
+        self._graph.ask(graph.PRINCIPAL, graph.Holder, f"find the principal of {app}", fill={"app": app})
+        said = f"the admin may read the principal of {app}; whether it may switch it off shows when it does"
+        return [Fact("sessions", said)]
 
     def shut(self, old: Credential, ref: KeyRef) -> bool:
         """Say whether the principal is off."""

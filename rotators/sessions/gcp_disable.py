@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from rotators.clouds.google import Google, key_file
+from rotators.clouds.google import Google, key_file, lacking
 from rotators.clouds.rest import Nothing
 from rotators.door import Route
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.clouds.rest import Service
     from rotators.interface import KeyRef, Settings
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from verifier.model import Credential
 
 _ACCOUNT = "/v1/projects/-/serviceAccounts/{email}"
-_GET, _DISABLE, _ENABLE = (
-    Route("GET", _ACCOUNT),
-    Route("POST", _ACCOUNT + ":disable"),
-    Route("POST", _ACCOUNT + ":enable"),
-)
+_GET, _TEST = Route("GET", _ACCOUNT), Route("POST", _ACCOUNT + ":testIamPermissions")
+_DISABLE, _ENABLE = Route("POST", _ACCOUNT + ":disable"), Route("POST", _ACCOUNT + ":enable")
 _TOKENS = timedelta(hours=1)
 _OVER, _NOW = "over", "now"
 
@@ -58,6 +55,14 @@ class GcpDisable:
         if (when := settings.get("lift") or _OVER) not in (_OVER, _NOW):
             raise ProviderError(Trouble.REFUSED, f"lift = {when!r} is neither {_OVER} nor {_NOW}")
         self._at_once = when == _NOW
+
+    def preflight(self, old: Credential, ref: KeyRef) -> Sequence[Fact]:
+        """Ask which rights the admin has on the account."""
+        wanted = [right for rights in self.permissions.values() for right in rights]
+        if missing := lacking(self._iam(old), _TEST, ref.owner, {"email": ref.owner}, wanted):
+            reason = f"the admin lacks {', '.join(missing)} on {ref.owner}: grant roles/iam.serviceAccountAdmin"
+            raise ProviderError(Trouble.DENIED, reason)
+        return [Fact("sessions", f"the admin may disable and enable {ref.owner}")]
 
     def shut(self, old: Credential, ref: KeyRef) -> bool:
         """Say whether the account is disabled."""
@@ -91,7 +96,7 @@ class GcpDisable:
         return Done(f"{ref.owner} is enabled again")
 
     def _iam(self, old: Credential) -> Service:
-        return self._google.service("iam", (_GET, _DISABLE, _ENABLE), leaked=key_file(old).private_key_id)
+        return self._google.service("iam", (_GET, _TEST, _DISABLE, _ENABLE), leaked=key_file(old).private_key_id)
 
 
 def make(settings: Settings) -> GcpDisable:

@@ -45,7 +45,7 @@ class VaultRevoke:
         if bool(self._prefix) == bool(self._role):
             raise ProviderError(Trouble.REFUSED, "vault_revoke needs either a `prefix` of leases or a `role`")
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, old: Credential, ref: KeyRef) -> Sequence[Fact]:  # noqa: ARG002  # the settings say what
         """Ask Vault whether the admin may revoke."""
         if self._prefix:
             return self._bao.preflight({f"sys/leases/revoke-prefix/{self._prefix}": ("sudo",)})

@@ -16,10 +16,10 @@ from rotators.clouds.fields import layout, pack, unpack
 from rotators.clouds.microsoft import Microsoft
 from rotators.clouds.rest import Nothing, RestError, done_if_gone, next_page
 from rotators.door import Route
-from rotators.interface import ProviderError, Stored, Trouble
+from rotators.interface import Fact, ProviderError, Stored, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.clouds.rest import Service
     from rotators.interface import Settings
@@ -80,6 +80,13 @@ class AzureKeyVault:
         if not vault or not self._name:
             raise ProviderError(Trouble.REFUSED, "the slot needs `vault` (name or URL) and `secret`")
         self._base = vault.rstrip("/") if "://" in vault else f"https://{vault}.vault.azure.net"
+
+    def preflight(self) -> Sequence[Fact]:
+        """See that the admin may read the secret and list its versions; Key Vault tells nothing else beforehand."""
+        self._now()
+        self._versions()
+        said = f"the admin may read {self._name} and list its versions; whether it may set one shows when it does"
+        return [Fact("store", said)]
 
     def current(self) -> Stored | None:
         """Return the newest version and the run in its tag."""

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rotators.interface import ProviderError, Stored, Trouble
+from rotators.interface import Fact, ProviderError, Stored, Trouble
 from verifier.secret import Secret
+from verifier.words import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rotators.interface import Settings
 
@@ -50,6 +51,17 @@ class EncryptedFile:
             raise ProviderError(Trouble.REFUSED, "encrypted_file needs a `path`")
         self._path = Path(settings["path"]).expanduser().resolve()
         self._former = self._path.with_name(f"{self._path.name}.former")
+
+    def preflight(self) -> Sequence[Fact]:
+        """See that the file opens, whom it is for, and that its folder lets itself be written."""
+        sealed = _bytes(self._path)
+        if sealed is not None:
+            self._open(sealed)
+        people = len(self._recipients())
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise ProviderError(Trouble.DENIED, f"cannot write beside {self._path}: no right to, or no such folder")
+        there = "opens" if sealed is not None else "will be new"
+        return [Fact("store", f"{self._path} {there}, for {plural(people, 'age key')}")]
 
     def current(self) -> Stored | None:
         """Return the file's digest and run, `None` when there is no file."""
@@ -154,6 +166,10 @@ class EncryptedFile:
             raise ProviderError(Trouble.REFUSED, reason) from None
 
     def _seal(self, fields: Mapping[str, str]) -> bytes:
+        return bytes(_age().encrypt(msgspec.json.encode(fields), self._recipients()))
+
+    def _recipients(self) -> list[Any]:
+        """Return whom the file is for: we, and the colleagues that the slot names."""
         age = _age()
         to = [identity.to_public() for identity in self._identities()]
         for text in filter(None, (r.strip() for r in self._settings.get("recipients", "").split(","))):
@@ -161,7 +177,7 @@ class EncryptedFile:
                 to.append(age.x25519.Recipient.from_str(text))
             except age.RecipientError:
                 raise ProviderError(Trouble.REFUSED, f"recipients: {text!r} is not an age public key") from None
-        return bytes(age.encrypt(msgspec.json.encode(fields), to))
+        return to
 
 
 def _age() -> Any:  # noqa: ANN401  # no types published

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from msgspec import Struct
 
 from rotators.clouds.fields import pack, unpack
-from rotators.clouds.google import Google
+from rotators.clouds.google import Google, lacking
 from rotators.clouds.rest import Nothing, RestError, done_if_gone
 from rotators.door import Route
-from rotators.interface import ProviderError, Stored, Trouble
+from rotators.interface import Fact, ProviderError, Stored, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rotators.clouds.rest import Service
     from rotators.interface import Settings
@@ -37,7 +37,9 @@ _CREATE = Route("POST", "/v1/projects/{project}/secrets")
 _SECRET, _PATCH, _ADD = Route("GET", _ONE), Route("PATCH", _ONE), Route("POST", _ONE + ":addVersion")
 _VERSION, _ACCESS = Route("GET", _ONE + "/versions/{version}"), Route("GET", _ONE + "/versions/{version}:access")
 _DISABLE = Route("POST", _ONE + "/versions/{version}:disable")
-ROUTES = (_CREATE, _SECRET, _PATCH, _ADD, _VERSION, _ACCESS, _DISABLE)
+_TEST = Route("POST", _ONE + ":testIamPermissions")
+_PROJECT = Route("POST", "/v1/projects/{project}:testIamPermissions")
+ROUTES = (_CREATE, _SECRET, _PATCH, _ADD, _VERSION, _ACCESS, _DISABLE, _TEST)
 _RUN, _SEAL, _FORMER = "lapse-run", "lapse-seal", "-former"
 _STALE = frozenset({"FAILED_PRECONDITION", "ABORTED", "ALREADY_EXISTS"})
 
@@ -88,6 +90,20 @@ class GcpSecretManager:
         self._fill = {"project": settings.get("project", ""), "secret": settings.get("secret", "")}
         if not all(self._fill.values()):
             raise ProviderError(Trouble.REFUSED, "the slot needs `project` and `secret` of Secret Manager")
+
+    def preflight(self) -> Sequence[Fact]:
+        """Ask which rights the admin has on the secret, or on the project where the secret is not there yet."""
+        wanted = {right for step in ("current", "put") for right in self.permissions[step]}
+        where = f"secret {self._fill['secret']}"
+        if self._secret() is not None:
+            missing = lacking(self._service, _TEST, where, self._fill, wanted - {"secretmanager.secrets.create"})
+        else:
+            where = f"project {self._fill['project']}"
+            projects = self._google.service("cloudresourcemanager", (_PROJECT,))
+            missing = lacking(projects, _PROJECT, where, self._fill, wanted)
+        if missing:
+            raise ProviderError(Trouble.DENIED, f"the admin lacks {', '.join(missing)} on {where}: grant it")
+        return [Fact("store", f"the admin may read and write {where}")]
 
     def current(self) -> Stored | None:
         """Return the newest version, if it is enabled, and the run whose payload it holds."""

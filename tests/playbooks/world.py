@@ -273,7 +273,7 @@ class SimIssuer:
         self.propagation = timedelta(seconds=small.get("propagation", 4))
         self.makes_room = bool(small.get("makes_room"))
 
-    def preflight(self) -> Sequence[Fact]:
+    def preflight(self, ref: KeyRef) -> Sequence[Fact]:
         self.w._trip("preflight", after=False)
         return [Fact("rights", "enough")]
 
@@ -397,6 +397,10 @@ class SimStore:
     def __init__(self, small: Small) -> None:
         self.w = small
 
+    def preflight(self) -> Sequence[Fact]:
+        self.w._trip("store preflight", after=False)
+        return [Fact("store", "is there")]
+
     def current(self) -> Stored | None:
         row = self.w.db.execute("SELECT version, run FROM store ORDER BY version DESC").fetchone()
         return None if row is None else Stored(str(row[0]), row[1])
@@ -478,6 +482,10 @@ class SimSessions:
         self.w = small
         self.reversible = bool(small.get("sessions_reversible", True))
         self.stops_new = bool(small.get("stops_new"))
+
+    def preflight(self, old: Credential, ref: KeyRef) -> Sequence[Fact]:
+        self.w._trip("sessions preflight", after=False)
+        return [Fact("sessions", "can be ended")]
 
     def shut(self, old: Credential, ref: KeyRef) -> bool:
         return self.w.denied() == 1

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import hvac
 
+from rotators.interface import KeyRef
 from verifier.model import Credential, CredentialID, KindID
 from verifier.secret import Secret
 
 if TYPE_CHECKING:
     from servers import Server
+
+
+ANY_KEY = KeyRef("any", "anybody")
+"""For what is not about one key."""
 
 
 def credential(kind: str, **parts: str) -> Credential:

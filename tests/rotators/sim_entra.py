@@ -91,6 +91,7 @@ class Cloud(World):
         self.accounts: dict[str, dict[str, tuple[str, float]]] = {}
         self.page = 50
         self.vault: dict[str, list[Version]] = {}
+        self.rights: list[dict[str, list[str]]] = [{"actions": ["*"], "notActions": []}]
         self.deleted: set[str] = set()
         self.authority = f"https://localhost:{self.listen(tls)}"
         self.url = f"http://127.0.0.1:{self.listen()}"
@@ -275,6 +276,10 @@ class Cloud(World):
         slots = self._slots(path).items()
         return {"keys": [{"keyName": n, "value": v, "creationTime": stamp(t)} for n, (v, t) in slots]}
 
+    def may(self, asked: Asked, path: str) -> Any:
+        self._slots(path)
+        return {"value": self.rights}
+
     def regenerate(self, asked: Asked, path: str) -> Any:
         self._slots(path)[asked.json()["keyName"]] = (b64encode(token_bytes(64)).decode(), self.now())
         return self.keys(asked, path)
@@ -340,6 +345,7 @@ _ROUTES = (
     (r"GET /subscriptions/(?P<sub>[^/]+)/providers/Microsoft.Storage/storageAccounts", "listed", "arm"),
     (f"GET {_STORAGE}", "about", "arm.read"),
     (f"POST {_STORAGE}/listKeys", "keys", "arm.keys"),
+    (f"GET {_STORAGE}/providers/Microsoft.Authorization/permissions", "may", "arm.permissions"),
     (f"POST {_STORAGE}/regenerateKey", "regenerate", "arm.regenerate"),
     (r"GET /secrets/(?P<name>[^/]+)", "secret", "vault"),
     (r"PUT /secrets/(?P<name>[^/]+)", "set", "vault.set"),

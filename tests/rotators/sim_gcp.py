@@ -181,6 +181,13 @@ class Gcp(World):
         self._account(email)
         return {"permissions": [p for p in asked.json()["permissions"] if p not in self.denied]}
 
+    def test_secret(self, asked: Asked, project: str, secret: str) -> Any:
+        there = f"projects/{project}/secrets/{secret}" in self.secrets  # else none, and not a 404: so its documents
+        return {"permissions": [p for p in asked.json()["permissions"] if there and p not in self.denied]}
+
+    def test_project(self, asked: Asked, project: str) -> Any:
+        return {"permissions": [p for p in asked.json()["permissions"] if p not in self.denied]}
+
     def list(self, asked: Asked, email: str) -> Any:
         keys = [k for k in self._account(email).keys.values() if k.dies is None]
         wanted = asked.query.get("keyTypes")
@@ -317,6 +324,8 @@ _ROUTES = (
     (f"GET {_SA}", "describe", "iam.serviceAccounts.get"),
     (f"POST {_SA}:(?P<verb>disable|enable)", "switch", "iam.serviceAccounts.disable"),
     (f"POST {_SA}:testIamPermissions", "test", ""),
+    (r"POST /v1/projects/(?P<project>[^/:]+):testIamPermissions", "test_project", ""),
+    (f"POST {_S}/(?P<secret>[^/:]+):testIamPermissions", "test_secret", ""),
     (f"GET {_SA}/keys", "list", "iam.serviceAccountKeys.list"),
     (f"POST {_SA}/keys", "create", "iam.serviceAccountKeys.create"),
     (f"GET {_K}", "get", "iam.serviceAccountKeys.get"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from hands import credential
+from hands import ANY_KEY, credential
 from sim_anthropic import ADMIN, Anthropic, key
 from sim_http import Sim
 
@@ -30,7 +30,7 @@ def test_inactive_active_archived(world: tuple[Anthropic, Sim, AnthropicAdmin]) 
     assert isinstance(issuer, Issuer)
     for n in range(5):
         anthropic.add(key(n), user=f"user_{n % 2}")
-    issuer.preflight()
+    issuer.preflight(ANY_KEY)
     ref = issuer.locate(credential("anthropic", secret=key(4)))
     assert (ref.id, ref.owner, ref.state) == ("apikey_4", "user_0", State.ACTIVE)
     assert [k.id for k in issuer.siblings(ref)] == ["apikey_0", "apikey_2", "apikey_4"]
@@ -76,7 +76,7 @@ def test_trouble(world: tuple[Anthropic, Sim, AnthropicAdmin], monkeypatch: pyte
         issuer.siblings(ref)
     assert e.value.trouble is Trouble.LATER
     monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", "wrong")
-    for call in (issuer.preflight, lambda: issuer.evidence(ref, None), lambda: issuer.state(ref)):
+    for call in (lambda: issuer.preflight(ref), lambda: issuer.evidence(ref, None), lambda: issuer.state(ref)):
         with pytest.raises(ProviderError) as e:
             call()
         assert e.value.trouble is Trouble.DENIED

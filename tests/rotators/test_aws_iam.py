@@ -10,6 +10,7 @@ import pytest
 from aws_world import World
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from hands import ANY_KEY
 
 from rotators.clouds import aws as clouds
 from rotators.clouds import aws_evidence
@@ -300,7 +301,7 @@ def test_nor_does_a_role_taken_on_with_it(world: World) -> None:
 
 
 def test_preflight_names_the_admin_and_what_it_lacks(world: World) -> None:
-    facts = {f.about: f.text for f in make({}).preflight()}
+    facts = {f.about: f.text for f in make({}).preflight(ANY_KEY)}
     assert ":root" in facts["admin"] or "user/" in facts["admin"]
     weak = world.user(
         {
@@ -317,13 +318,13 @@ def test_preflight_names_the_admin_and_what_it_lacks(world: World) -> None:
     key = world.key(weak)
     world.log_in(key.parts["id"].reveal(), key.parts["secret"].reveal())
     with pytest.raises(ProviderError, match="iam:CreateAccessKey") as caught:
-        make({}).preflight()
+        make({}).preflight(ANY_KEY)
     assert caught.value.trouble is Trouble.DENIED
     blind = world.key(
         world.user({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]})
     )
     world.log_in(blind.parts["id"].reveal(), blind.parts["secret"].reveal())
-    facts = {f.about: f.text for f in make({}).preflight()}
+    facts = {f.about: f.text for f in make({}).preflight(ANY_KEY)}
     assert "not checked beforehand" in facts["rights"]
 
 

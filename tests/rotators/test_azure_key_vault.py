@@ -152,3 +152,15 @@ def test_plain_text_and_other_trouble(cloud: Cloud) -> None:
     with pytest.raises(ProviderError) as caught:
         store.current()
     assert caught.value.trouble is Trouble.DENIED
+
+
+def test_preflight_reads_and_lists_and_writes_nothing(store: AzureKeyVault, cloud: Cloud) -> None:
+    assert "may read db and list" in store.preflight()[0].text
+    colleague(cloud)
+    store.preflight()
+    assert len(cloud.vault["db"]) == 1
+    for right in ("vault", "vault.list"):
+        cloud.denied = {right}
+        with pytest.raises(ProviderError) as caught:
+            store.preflight()
+        assert caught.value.trouble is Trouble.DENIED

@@ -120,7 +120,6 @@ def test_the_account_is_found_by_its_name_on_any_page(cloud: Cloud) -> None:
 def test_trouble_is_told_apart(cloud: Cloud) -> None:
     owner = cloud.account("media")
     way = issuer(cloud)
-    assert "sees 2 subscription(s)" in way.preflight()[0].text
     ref = way.locate(leaked(cloud, owner))
     for act in (way.disable, way.enable):
         with pytest.raises(ProviderError) as caught:
@@ -150,9 +149,45 @@ def test_trouble_is_told_apart(cloud: Cloud) -> None:
 
 def test_an_admin_without_a_subscription_is_told_so(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud, "subscriptions", lambda _: {"value": []})
+    old = leaked(cloud, cloud.account("media"))
     with pytest.raises(ProviderError, match="sees no subscription") as caught:
-        issuer(cloud).preflight()
+        issuer(cloud).locate(old)
     assert caught.value.trouble is Trouble.DENIED
+
+
+@pytest.mark.parametrize(
+    ("rights", "lacks"),
+    [
+        ([{"actions": ["*"], "notActions": ["Microsoft.Authorization/*/Delete"]}], ""),
+        ([{"actions": ["*/read"]}, {"actions": ["microsoft.storage/storageaccounts/*"], "notActions": []}], ""),
+        ([{"actions": ["Microsoft.Storage/storageAccounts/listKeys/action", "*/read"]}], "regenerateKey/action"),
+        ([{"actions": ["*"], "notActions": ["Microsoft.Storage/*/action"]}], "listKeys/action"),
+        ([], "listKeys/action"),
+    ],
+)
+def test_preflight_asks_what_the_admin_may_do_with_the_account(
+    cloud: Cloud, rights: list[dict[str, list[str]]], lacks: str
+) -> None:
+    ref = issuer(cloud).locate(leaked(cloud, cloud.account("media")))
+    cloud.rights = rights
+    before = slots(cloud, ref.owner)
+    if lacks:
+        with pytest.raises(ProviderError, match=lacks) as caught:
+            issuer(cloud).preflight(ref)
+        assert caught.value.trouble is Trouble.DENIED
+    else:
+        assert "may list and regenerate the keys of media" in issuer(cloud).preflight(ref)[0].text
+    assert slots(cloud, ref.owner) == before
+
+
+def test_an_azure_that_does_not_tell_rights_is_no_refusal(cloud: Cloud) -> None:
+    ref = (way := issuer(cloud)).locate(leaked(cloud, cloud.account("media")))
+    cloud.denied = {"arm.permissions"}
+    assert "does not tell" in way.preflight(ref)[0].text
+    cloud.denied, cloud.throttled = set(), 1
+    with pytest.raises(ProviderError) as caught:
+        way.preflight(ref)
+    assert caught.value.trouble is Trouble.LATER
 
 
 def test_evidence(cloud: Cloud) -> None:

@@ -169,3 +169,23 @@ def test_trouble_names_file_and_remedy(
         make({**settings, "path": str(foreign)}).current()
     with pytest.raises(ProviderError, match="needs a `path`"):
         make({})
+
+
+def test_preflight_looks_and_writes_nothing(settings: dict[str, str], tmp_path: Path) -> None:
+    colleague = pyrage.x25519.Identity.generate().to_public()
+    assert "will be new, for 2 age keys" in make({**settings, "recipients": str(colleague)}).preflight()[0].text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["key.txt"]
+    make(settings).put(secrets(secret="one"), None, "run-0")
+    assert "opens, for 1 age key" in make(settings).preflight()[0].text
+    other = tmp_path / "other.txt"
+    other.write_text(f"{pyrage.x25519.Identity.generate()}\n")
+    other.chmod(0o600)
+    wrong = [
+        ({"recipients": "age1x"}, Trouble.REFUSED, "not an age public key"),
+        ({"identity_file": str(other)}, Trouble.DENIED, "does not open"),
+        ({"path": str(tmp_path / "nowhere" / "app.age")}, Trouble.DENIED, "cannot write beside"),
+    ]
+    for more, trouble, words in wrong:
+        with pytest.raises(ProviderError, match=words) as e:
+            make({**settings, **more}).preflight()
+        assert e.value.trouble is trouble

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
+from hands import ANY_KEY
 from sim_entra import Cloud
 
 from rotators.interface import Issuer, KeyRef, ProviderError, Quarantine, SessionKiller, State, Trouble
@@ -189,7 +190,7 @@ def test_a_secret_removed_meanwhile_is_removed(cloud: Cloud, monkeypatch: pytest
 def test_trouble_is_told_apart(cloud: Cloud) -> None:
     app = cloud.app("web")
     way = issuer(cloud)
-    assert "may read applications" in way.preflight()[0].text
+    assert "may read applications" in way.preflight(ANY_KEY)[0].text
     ref = way.locate(leaked(cloud, app, cloud.password(app).text))
     cloud.denied = {"Application.ReadWrite.OwnedBy"}
     for act in (lambda: way.mint(ref, RUN), lambda: way.retire(ref)):
@@ -331,3 +332,24 @@ def test_users_are_signed_out_for_good(cloud: Cloud) -> None:
         with pytest.raises(ProviderError) as caught:
             entra_signins.make(settings)
         assert caught.value.trouble is Trouble.REFUSED
+
+
+def test_a_session_killer_tells_beforehand_what_it_can(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = cloud.app("web")
+    old, ref = leaked(cloud, app, cloud.password(app).text), KeyRef("k", "applications/x")
+    users = {"mode": "users", "users": "ada@example.com, bob@example.com"}
+    switch = entra_signins.make(cloud.settings(mode="service_principal"))
+    assert "no right is needed" in entra_signins.make(cloud.settings()).preflight(old, ref)[0].text
+    assert "sign 2 users out" in entra_signins.make(cloud.settings(**users)).preflight(old, ref)[0].text
+    assert "may read the principal" in switch.preflight(old, ref)[0].text
+    with pytest.raises(ProviderError) as caught:
+        switch.preflight(leaked(cloud, "00000000-0000-4000-8000-000000000000", "s"), ref)
+    assert caught.value.trouble is Trouble.GONE
+    cloud.denied = {"Application.Read.All"}
+    with pytest.raises(ProviderError) as caught:
+        switch.preflight(old, ref)
+    assert caught.value.trouble is Trouble.DENIED
+    assert cloud.signed_out == []
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
+    with pytest.raises(ProviderError, match="does not take the admin login"):
+        entra_signins.make(cloud.settings(**users)).preflight(old, ref)

@@ -227,12 +227,11 @@ def test_trouble_is_told_apart(gcp: Gcp) -> None:
 
 
 def test_preflight_asks_for_rights(gcp: Gcp) -> None:
-    email = account(gcp)
-    assert "names no `account`" in issuer(gcp).preflight()[0].text
-    assert "may do all" in issuer(gcp, account=email).preflight()[0].text
+    ref = KeyRef("k", account(gcp))
+    assert "may do all" in issuer(gcp).preflight(ref)[0].text
     gcp.denied = {"iam.serviceAccountKeys.create"}
     with pytest.raises(ProviderError, match=r"lacks iam\.serviceAccountKeys\.create") as caught:
-        issuer(gcp, account=email).preflight()
+        issuer(gcp).preflight(ref)
     assert caught.value.trouble is Trouble.DENIED
 
 
@@ -268,7 +267,7 @@ def test_no_login_and_a_dead_login(gcp: Gcp, monkeypatch: pytest.MonkeyPatch, tm
     assert caught.value.trouble is Trouble.LATER
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
     with pytest.raises(ProviderError, match="no Google admin login") as caught:
-        issuer(gcp).preflight()
+        issuer(gcp).preflight(ref)
     assert caught.value.trouble is Trouble.DENIED
 
 
@@ -358,3 +357,14 @@ def test_an_answer_that_is_not_googles_is_no_answer(gcp: Gcp, monkeypatch: pytes
         with pytest.raises(ProviderError, match="something else than it should") as caught:
             issuer(gcp).state(ref)
         assert caught.value.trouble is Trouble.LATER
+
+
+def test_a_session_killer_asks_for_its_rights_beforehand(gcp: Gcp) -> None:
+    old = gcp.key(account(gcp))
+    ref, killer = issuer(gcp).locate(leaked(old)), gcp_disable.make(gcp.settings())
+    assert "may disable and enable" in killer.preflight(leaked(old), ref)[0].text
+    gcp.denied = {"iam.serviceAccounts.enable"}  # it could be stopped, and not be let go again
+    with pytest.raises(ProviderError, match=r"lacks iam\.serviceAccounts\.enable on ") as caught:
+        killer.preflight(leaked(old), ref)
+    assert caught.value.trouble is Trouble.DENIED
+    assert not gcp.accounts[ref.owner].disabled

@@ -212,3 +212,18 @@ def test_other_trouble_passes(store: GcpSecretManager, gcp: Gcp) -> None:
     with pytest.raises(ProviderError) as caught:
         store.current()
     assert caught.value.trouble is Trouble.DENIED
+
+
+def test_preflight_asks_for_rights_on_the_secret_or_on_its_project(store: GcpSecretManager, gcp: Gcp) -> None:
+    assert store.preflight()[0].text.endswith("project prod")
+    gcp.denied = {"secretmanager.secrets.create"}
+    with pytest.raises(ProviderError, match=r"lacks secretmanager\.secrets\.create on project prod") as caught:
+        store.preflight()
+    assert caught.value.trouble is Trouble.DENIED
+    assert gcp.secrets == {}
+    gcp.secrets[NAME] = Kept()
+    assert store.preflight()[0].text.endswith("secret db")
+    gcp.denied = {"secretmanager.versions.add"}
+    with pytest.raises(ProviderError, match=r"lacks secretmanager\.versions\.add on secret db"):
+        store.preflight()
+    assert gcp.secrets[NAME].versions == []

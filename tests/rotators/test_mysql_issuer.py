@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pymysql
 import pytest
-from hands import credential
+from hands import ANY_KEY, credential
 
 from rotators.interface import Issuer, ProviderError, Replacer, State, Trouble
 from rotators.issuers.mysql import make
@@ -49,7 +49,7 @@ def test_a_password_is_replaced_without_the_log_seeing_it(db: Any, mariadb: Serv
     issuer = make({})
     assert isinstance(issuer, Issuer)
     assert isinstance(issuer, Replacer)
-    assert "MariaDB" in issuer.preflight()[0].text
+    assert "MariaDB" in issuer.preflight(ANY_KEY)[0].text
     db.execute("CREATE USER rota@'10.%' IDENTIFIED BY 'a colleague'")
     ref = issuer.locate(leaked(mariadb))
     assert ref.id == "rota@%"
@@ -124,7 +124,7 @@ def test_trouble_is_said_plainly(db: Any, mariadb: Server, monkeypatch: pytest.M
     with pytest.raises(ProviderError, match="leaked user"):
         issuer.locate(leaked(mariadb))
     with pytest.raises(ProviderError, match="CREATE USER"):
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     with pytest.raises(ProviderError) as e:
         issuer.disable(ref)
     assert e.value.trouble is Trouble.DENIED
@@ -134,3 +134,48 @@ def test_trouble_is_said_plainly(db: Any, mariadb: Server, monkeypatch: pytest.M
     assert e.value.trouble is Trouble.LATER
     with pytest.raises(ProviderError, match="none of"):
         sessions({"database": "oracle"})
+
+
+@pytest.mark.parametrize(
+    ("grants", "lacks"),
+    [
+        (("PROCESS, CONNECTION ADMIN ON *.*",), ""),
+        (("ALL PRIVILEGES ON *.*",), ""),
+        (("PROCESS, CREATE USER ON *.*",), "CONNECTION ADMIN"),
+        (("CONNECTION ADMIN ON *.*",), "PROCESS"),
+        (("SELECT ON mysql.*",), "PROCESS and CONNECTION ADMIN"),
+    ],
+)
+def test_whether_sessions_can_be_ended_is_told_beforehand(
+    db: Any, mariadb: Server, monkeypatch: pytest.MonkeyPatch, grants: tuple[str, ...], lacks: str
+) -> None:
+    db.execute("CREATE OR REPLACE USER helper@'%' IDENTIFIED BY 'h'")
+    for grant in grants:
+        db.execute(f"GRANT {grant} TO helper@'%'")
+    monkeypatch.setenv("LAPSE_MYSQL_ADMIN", f"mysql://helper:h@{mariadb.host}:{mariadb.port}/")
+    killer = sessions({"database": "mysql"})
+    held = login(mariadb, "rota", OLD)
+    try:
+        if lacks:
+            with pytest.raises(ProviderError, match=f"it needs {lacks}$") as e:
+                killer.preflight(leaked(mariadb), ANY_KEY)
+            assert e.value.trouble is Trouble.DENIED
+        else:
+            assert "may end sessions of rota" in killer.preflight(leaked(mariadb), ANY_KEY)[0].text
+        held.ping(reconnect=False)
+    finally:
+        held.close()
+        db.execute("DROP USER helper@'%'")
+
+
+def test_rights_by_a_role_are_not_called_missing(db: Any, mariadb: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    db.execute("CREATE OR REPLACE USER helper@'%' IDENTIFIED BY 'h'")
+    db.execute("CREATE OR REPLACE ROLE keeper")
+    db.execute("GRANT keeper TO helper@'%'")
+    monkeypatch.setenv("LAPSE_MYSQL_ADMIN", f"mysql://helper:h@{mariadb.host}:{mariadb.port}/")
+    try:
+        said = sessions({"database": "mysql"}).preflight(leaked(mariadb), ANY_KEY)[0].text
+        assert said == "the admin has PROCESS and CONNECTION ADMIN by a role, if at all"
+    finally:
+        db.execute("DROP USER helper@'%'")
+        db.execute("DROP ROLE keeper")

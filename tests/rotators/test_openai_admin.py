@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from hands import credential
+from hands import ANY_KEY, credential
 from sim_http import Sim
 from sim_openai import ADMIN, OpenAi, mask
 
@@ -36,7 +36,7 @@ def test_a_key_goes_from_mint_to_a_proven_death(world: tuple[OpenAi, Sim]) -> No
     old = openai.add("proj_a", "svc_1")
     issuer = make({"expires_in_days": "30", "scopes": "model.request, api.model.read"})
     assert isinstance(issuer, Issuer)
-    assert "2 projects" in issuer.preflight()[0].text
+    assert "2 projects" in issuer.preflight(ANY_KEY)[0].text
     ref = issuer.locate(credential("openai", secret=old.value))
     assert (ref.id, ref.owner, ref.never_used) == (old.id, "proj_a/svc_1", True)
     before = [k.id for k in issuer.siblings(ref)]
@@ -128,9 +128,9 @@ def test_errors_say_what_can_be_done_and_no_secret(world: tuple[OpenAi, Sim], mo
     with pytest.raises(ProviderError, match="never rotates itself"):
         issuer.locate(credential("openai", secret=old.value))
     with pytest.raises(ProviderError) as e:
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     assert e.value.trouble is Trouble.DENIED
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     with pytest.raises(ProviderError) as e:
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     assert e.value.trouble is Trouble.LATER

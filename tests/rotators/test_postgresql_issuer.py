@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from hands import credential
+from hands import ANY_KEY, credential
 
 from rotators.interface import Issuer, KeyRef, ProviderError, Replacer, SessionKiller, State, Trouble
 from rotators.issuers.postgresql import make, matches
@@ -49,7 +50,7 @@ def test_a_password_is_replaced_without_the_server_seeing_it(db: Any, postgresql
     issuer = make({})
     assert isinstance(issuer, Issuer)
     assert isinstance(issuer, Replacer)
-    assert "superuser" in issuer.preflight()[0].text
+    assert "superuser" in issuer.preflight(ANY_KEY)[0].text
     ref = issuer.locate(leaked(postgresql))
     new = issuer.mint(ref, "run-1")
     login(postgresql, "rota", OLD).close()  # a mint changes nothing
@@ -125,7 +126,7 @@ def test_somebody_else_or_nobody(db: Any, postgresql: Server, monkeypatch: pytes
     with pytest.raises(ProviderError, match="the leaked user rota itself"):
         issuer.locate(leaked(postgresql))
     with pytest.raises(ProviderError, match="CREATEROLE"):
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     with pytest.raises(ProviderError) as e:
         issuer.disable(KeyRef("admin", "admin"))
     assert e.value.trouble is Trouble.DENIED
@@ -175,3 +176,37 @@ def test_md5_and_unknown_verifiers() -> None:
     assert matches("md5" + "0" * 32, "u", "p") is False
     assert matches("md5" + hashlib.md5(b"pu").hexdigest(), "u", "p") is True  # noqa: S324  # PostgreSQL's own old form
     assert matches("", "u", "p") is False
+
+
+@pytest.mark.parametrize(
+    ("grant", "may"),
+    [("", False), ("GRANT pg_signal_backend TO helper", True), ("GRANT rota TO helper", True)],
+    ids=["nothing", "pg_signal_backend", "the role itself"],
+)
+def test_whether_sessions_can_be_ended_is_told_beforehand(
+    db: Any, postgresql: Server, monkeypatch: pytest.MonkeyPatch, grant: str, may: bool
+) -> None:
+    killer = sessions({"database": "postgresql"})
+    assert "may end sessions of rota" in killer.preflight(leaked(postgresql), ANY_KEY)[0].text
+    db.execute("DROP ROLE IF EXISTS helper")
+    db.execute("CREATE ROLE helper LOGIN CREATEROLE PASSWORD 'h'")
+    if grant:
+        db.execute(grant)
+    monkeypatch.setenv("LAPSE_POSTGRESQL_ADMIN", f"postgresql://helper:h@{postgresql.host}:{postgresql.port}/postgres")
+    refused = pytest.raises(ProviderError, match=r"helper may not end sessions of .*: grant pg_signal_backend")
+    try:
+        with login(postgresql, "rota", OLD) as held:
+            with contextlib.nullcontext() if may else refused:
+                killer.preflight(leaked(postgresql), ANY_KEY)
+            if may:
+                killer.kill(leaked(postgresql), ANY_KEY, datetime.now(UTC))
+            with pytest.raises(psycopg.OperationalError) if may else contextlib.nullcontext():
+                held.execute("SELECT 1")
+        db.execute("ALTER ROLE rota SUPERUSER")
+        with refused:
+            killer.preflight(leaked(postgresql), ANY_KEY)
+        with pytest.raises(ProviderError, match="no role nobody") as e:
+            killer.preflight(credential("postgres", username="nobody"), ANY_KEY)
+        assert e.value.trouble is Trouble.GONE
+    finally:
+        db.execute("DROP ROLE helper")

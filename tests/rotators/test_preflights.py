@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from aws_world import World
-from hands import admin
+from hands import ANY_KEY, admin, credential
 from sim_http import Sim
 from sim_kubernetes import TOKEN as KUBE
 from sim_kubernetes import Cluster
@@ -17,7 +17,7 @@ from test_gitlab_ci import TOKEN as GITLAB
 from test_gitlab_ci import GitLab
 
 from rotators.consumers import aws_version_stage, command, github_actions, gitlab_ci, kubernetes, webhook
-from rotators.interface import Forewarned, ProviderError, Trouble
+from rotators.interface import Forewarned, ProviderError, SessionKiller, Trouble
 from rotators.sessions import aws_deny, vault_revoke
 from rotators.stores import aws_secrets_manager, vault_kv, vault_static_creds
 
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from servers import Server
 
 
-def said(hand: Any) -> str:
-    assert isinstance(hand, Forewarned)
-    return "; ".join(f.text for f in hand.preflight())
+def said(hand: Any, *about: Any) -> str:
+    assert isinstance(hand, SessionKiller if about else Forewarned)
+    return "; ".join(f.text for f in hand.preflight(*about))
 
 
-def refusal(hand: Any, trouble: Trouble, words: str) -> None:
+def refusal(hand: Any, trouble: Trouble, words: str, *about: Any) -> None:
     with pytest.raises(ProviderError, match=words) as e:
-        hand.preflight()
+        hand.preflight(*about)
     assert e.value.trouble is trouble
+
+
+OLD = credential("any", id="any", secret="any")
 
 
 def only_reads(sim: Sim) -> None:
@@ -135,20 +138,27 @@ def test_vault_tells_what_the_admin_may(openbao: Server, monkeypatch: pytest.Mon
     refusal(vault_kv.make({"path": name}), Trouble.DENIED, "lacks update")
     log_in(rule("database/static-creds/app", "list") + rule("sys/leases/revoke-prefix/x", "update"))
     refusal(vault_static_creds.make({"role": "app"}), Trouble.DENIED, "lacks read")
-    refusal(vault_revoke.make({"prefix": "x"}), Trouble.DENIED, "lacks sudo")
-    refusal(vault_revoke.make({"role": "x"}), Trouble.DENIED, "auth/token/accessors")
+    refusal(vault_revoke.make({"prefix": "x"}), Trouble.DENIED, "lacks sudo", OLD, ANY_KEY)
+    refusal(vault_revoke.make({"role": "x"}), Trouble.DENIED, "auth/token/accessors", OLD, ANY_KEY)
     log_in(rule("database/static-creds/app", "read") + rule("sys/leases/revoke-prefix/x", "update", "sudo"))
     assert said(vault_static_creds.make({"role": "app"}))
-    assert said(vault_revoke.make({"prefix": "x"}))
+    assert said(vault_revoke.make({"prefix": "x"}), OLD, ANY_KEY)
 
 
 def test_aws_simulates_what_the_admin_may(ministack: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(ministack, monkeypatch)
     name = f"s-{uuid4().hex[:8]}"
     world.client("secretsmanager").create_secret(Name=name, SecretString='{"a":"b"}')
-    hands = [aws_secrets_manager.make({"secret": name}), aws_version_stage.make({"secret": name}), aws_deny.make({})]
-    for hand in hands:
-        assert said(hand)
+
+    def hands() -> list[tuple[Any, ...]]:
+        return [
+            (aws_secrets_manager.make({"secret": name}),),
+            (aws_version_stage.make({"secret": name}),),
+            (aws_deny.make({}), OLD, ANY_KEY),
+        ]
+
+    for hand in hands():
+        assert said(*hand)
     weak = world.user({
         "Version": "2012-10-17",
         "Statement": [{"Effect": "Allow", "Action": ["iam:Simulate*", "iam:GetUser", "sts:*",
@@ -156,9 +166,6 @@ def test_aws_simulates_what_the_admin_may(ministack: Server, monkeypatch: pytest
     })  # fmt: skip
     key = world.key(weak)
     world.log_in(key.parts["id"].reveal(), key.parts["secret"].reveal())
-    for hand, right in zip(
-        (aws_secrets_manager.make({"secret": name}), aws_version_stage.make({"secret": name}), aws_deny.make({})),
-        ("secretsmanager:PutSecretValue", "secretsmanager:PutSecretValue", "iam:PutUserPolicy"),
-        strict=True,
-    ):
-        refusal(hand, Trouble.DENIED, right)
+    rights = ("secretsmanager:PutSecretValue", "secretsmanager:PutSecretValue", "iam:PutUserPolicy")
+    for (hand, *about), right in zip(hands(), rights, strict=True):
+        refusal(hand, Trouble.DENIED, right, *about)

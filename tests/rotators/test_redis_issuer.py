@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis as lib
-from hands import credential
+from hands import ANY_KEY, credential
 
 from rotators.interface import Issuer, ProviderError, State, Trouble
 from rotators.issuers.redis_acl import make
@@ -51,7 +51,7 @@ def leaked(password: str = OLD) -> Any:
 def test_two_live_at_once_and_then_the_old_one_dies(db: Any, redis: Server) -> None:
     issuer = make({})
     assert isinstance(issuer, Issuer)
-    about = {f.about: f.text for f in issuer.preflight()}
+    about = {f.about: f.text for f in issuer.preflight(ANY_KEY)}
     assert "memory only" in about["kept"]
     ref = issuer.locate(leaked())
     assert ref.id == "rota#" + hashlib.sha256(OLD.encode()).hexdigest()[:4]
@@ -148,13 +148,26 @@ def test_refusals(db: Any, redis: Server, monkeypatch: pytest.MonkeyPatch) -> No
     db.execute_command("ACL", "SETUSER", "rota", "reset", "on", f">{OLD}", "~*", "+@all", "-@admin", "-@dangerous")
     monkeypatch.setenv("LAPSE_REDIS_ADMIN", f"redis://rota:{OLD}@{redis.host}:{redis.port}/0")
     with pytest.raises(ProviderError) as e:
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     assert e.value.trouble is Trouble.DENIED
     monkeypatch.setenv("LAPSE_REDIS_ADMIN", f"redis://rota:wrong@{redis.host}:{redis.port}/0")
     with pytest.raises(ProviderError) as e:
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     assert e.value.trouble is Trouble.DENIED
     monkeypatch.setenv("LAPSE_REDIS_ADMIN", "redis://default:x@127.0.0.1:1/0")
     with pytest.raises(ProviderError) as e:
-        issuer.preflight()
+        issuer.preflight(ANY_KEY)
     assert e.value.trouble is Trouble.LATER
+
+
+def test_whether_sessions_can_be_ended_is_told_beforehand(
+    db: Any, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killer = sessions({"database": "redis"})
+    assert "may end connections of rota" in killer.preflight(leaked(), ANY_KEY)[0].text
+    rules = ("on", ">h", "+acl|whoami", "+acl|dryrun", "+time", "+client|list", "+ping", "+hello")
+    db.execute_command("ACL", "SETUSER", "helper", "reset", *rules)
+    monkeypatch.setenv("LAPSE_REDIS_ADMIN", f"redis://helper:h@{redis.host}:{redis.port}/0")
+    with pytest.raises(ProviderError, match="Redis user helper may not call CLIENT KILL") as e:
+        killer.preflight(leaked(), ANY_KEY)
+    assert e.value.trouble is Trouble.DENIED

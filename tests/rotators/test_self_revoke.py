@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import makers
 import pytest
-from hands import credential
+from hands import ANY_KEY, credential
 from sim_http import Sim
 from sim_revoke import Providers
 
@@ -90,7 +90,7 @@ def test_each_ends_exactly_its_key_and_may_be_repeated(kind: str, world: tuple[P
     assert set(KEYS.values()) - providers.live == {KEYS[kind]}
     assert issuer.state(ref) is State.ACTIVE  # only a probe says that it is dead
     assert issuer.consequence(old) == issuer.also_dies
-    assert "cannot be undone" in {f.about: f.text for f in issuer.preflight()}["consequence"]
+    assert "cannot be undone" in {f.about: f.text for f in issuer.preflight(ANY_KEY)}["consequence"]
 
 
 @pytest.mark.parametrize("kind", [k for k in KEYS if k not in ("dropbox", "gitlab_pat", "vercel", "vercel_other")])
@@ -212,5 +212,5 @@ def test_what_it_cannot_do_it_says() -> None:
         assert e.value.trouble is Trouble.REFUSED
     assert issuer.orphans(ref, [], datetime.now(UTC), "m") == []
     assert issuer.siblings(ref) == [ref]
-    assert issuer.preflight() == []
+    assert issuer.preflight(ANY_KEY) == []
     assert "see the verdict" in issuer.evidence(ref, None)[0].text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hvac
 import hvac.exceptions
 import pytest
-from hands import admin, credential
+from hands import ANY_KEY, admin, credential
 
 from rotators.interface import Issuer, ProviderError, State, Trouble
 from rotators.issuers.vault_approle import make
@@ -78,8 +78,8 @@ def test_a_role_without_secret_ids_has_none_and_nothing_rests(root: Any) -> None
     root.auth.approle.create_or_update_approle("empty", token_policies=["default"])
     old = root.auth.approle.generate_secret_id("empty")["data"]
     issuer = make({"role": "empty"})
-    issuer.preflight()
-    make({}).preflight()
+    issuer.preflight(ANY_KEY)
+    make({}).preflight(ANY_KEY)
     ref = issuer.locate(credential("vault_approle", secret=old["secret_id"]))
     with pytest.raises(ProviderError, match="only destroyed"):
         issuer.enable(ref)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hvac.exceptions
 import psycopg
 import pytest
-from hands import admin, credential, secrets
+from hands import ANY_KEY, admin, credential, secrets
 from sim_http import Sim
 
 from rotators.interface import Issuer, KeyRef, ProviderError, Replacer, SessionKiller, State, Store, Stored, Trouble
@@ -77,7 +77,7 @@ def test_a_static_role_is_rotated_by_the_server(bao: Any, postgresql: Server) ->
     assert isinstance(issuer, Issuer)
     assert isinstance(issuer, Replacer)
     assert isinstance(store, Store)
-    issuer.preflight()
+    issuer.preflight(ANY_KEY)
     old = leaked(bao, postgresql)
     password = old.parts["password"].reveal()
     assert opens(postgresql, "appsvc", password)
@@ -112,7 +112,7 @@ def test_a_static_role_is_rotated_by_the_server(bao: Any, postgresql: Server) ->
 
 def test_the_root_log_in_is_known_to_nobody_afterwards(bao: Any, postgresql: Server) -> None:
     issuer = make({"connection": "pg", "mount": "rota-db"})
-    issuer.preflight()
+    issuer.preflight(ANY_KEY)
     old = credential("postgres", username="baoadmin", password="baofirst", host=postgresql.host)
     ref = issuer.locate(old)
     assert "postgresql-database-plugin" in issuer.evidence(ref, None)[0].text

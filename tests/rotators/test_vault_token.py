@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hvac
 import hvac.exceptions
 import pytest
-from hands import admin, credential
+from hands import ANY_KEY, admin, credential
 from sim_http import Sim
 
 from rotators.interface import Issuer, KeyRef, ProviderError, State, Trouble
@@ -38,7 +38,7 @@ def leaked(root: Any) -> dict[str, Any]:
 def test_a_token_goes_from_mint_to_a_proven_death(root: Any, leaked: dict[str, Any], openbao: Server) -> None:
     issuer = make({})
     assert isinstance(issuer, Issuer)
-    assert "root" in issuer.preflight()[0].text
+    assert "root" in issuer.preflight(ANY_KEY)[0].text
     ref = issuer.locate(credential("vault_token", secret=leaked["client_token"]))
     assert ref.id == leaked["accessor"]
     assert ref.created is not None
@@ -103,7 +103,7 @@ def test_an_admin_without_rights_is_told_before_anything_changes(
     weak = root.auth.token.create(policies=["default"], ttl="1h")["auth"]["client_token"]
     monkeypatch.setenv("WEAK", weak)
     with pytest.raises(ProviderError, match="lacks update on auth/token/lookup") as e:
-        make({"token_env": "WEAK"}).preflight()
+        make({"token_env": "WEAK"}).preflight(ANY_KEY)
     assert e.value.trouble is Trouble.DENIED
     with pytest.raises(ProviderError) as e:
         make({"token_env": "WEAK"}).locate(credential("vault_token", secret=leaked["client_token"]))
@@ -123,14 +123,14 @@ def test_a_dead_server_and_a_missing_address_are_said_plainly(monkeypatch: pytes
     monkeypatch.setenv("VAULT_TOKEN", "x")
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:1")
     with pytest.raises(ProviderError) as e:
-        make({}).preflight()
+        make({}).preflight(ANY_KEY)
     assert e.value.trouble is Trouble.LATER
     monkeypatch.delenv("VAULT_ADDR")
     with pytest.raises(ProviderError, match="set VAULT_ADDR"):
-        make({}).preflight()
+        make({}).preflight(ANY_KEY)
     monkeypatch.delenv("VAULT_TOKEN")
     with pytest.raises(ProviderError, match="set VAULT_TOKEN"):
-        make({}).preflight()
+        make({}).preflight(ANY_KEY)
 
 
 def test_a_log_in_that_carries_our_mark_is_no_orphan_and_has_no_successor(root: Any, leaked: dict[str, Any]) -> None:
