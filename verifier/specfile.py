@@ -55,7 +55,7 @@ def parse(raw: bytes, vendor: str, name: str) -> Vendor:
     kinds = []
     seen: set[str] = set()
     for i, kind in enumerate(spec.kind):
-        for problem, where in _paths(kind):
+        for problem, where in _mistakes(kind):
             raise SpecError(f"{name}:{line_of(text, f'.kind[{i}]{where}')}: {problem}")
         if kind.id in seen:
             raise SpecError(f"{name}:{line_of(text, f'.kind[{i}].id')}: two kinds are called {kind.id}")
@@ -64,6 +64,30 @@ def parse(raw: bytes, vendor: str, name: str) -> Vendor:
     if not kinds:
         raise SpecError(f"{name}:1: no [[kind]]; a spec describes at least one kind of key")
     return replace(spec, kind=tuple(kinds))
+
+
+def _mistakes(kind: Kind) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a kind and where: patterns, fields and JSON paths.
+
+    It is asked of a file only, and not of the compiled cache: patterns would be most of what a start costs.
+    """
+    yield from _fields(kind)
+    yield from _paths(kind)
+
+
+def _fields(kind: Kind) -> Iterator[tuple[str, str]]:
+    """Yield a pattern that does not compile, or the field of a template that nothing fills."""
+    groups: set[str] = set()
+    for i, shape in enumerate(kind.shape):
+        try:
+            groups |= set(re.compile(shape.pattern).groupindex)
+        except re.error as e:
+            yield f"pattern is no regular expression: {e}", f".shape[{i}].pattern"
+            return
+    if not isinstance(kind.probe, str):
+        stray = kind.probe.fields() - set(kind.parts) - set(kind.optional) - groups
+        if stray:
+            yield f"the probe uses {{{min(stray)}}}, which is no part and no named group of a shape", ".probe"
 
 
 def _paths(kind: Kind) -> Iterator[tuple[str, str]]:

@@ -108,7 +108,7 @@ def _head(made: Plan) -> None:
             settings = " ".join(f"{n}={safe(v)}" for n, v in sorted(used.settings.items()))
             out(f"  {label:<9} {used.name} {settings}".rstrip())
     if made.also_dies:
-        out(f"  what dies {safe(made.also_dies)}")
+        out(f"  also dies {safe(made.also_dies)}")
     if made.makes is None:
         gone = "whatever still uses the old one stops working"
         instead = "; it goes over to the new way" if made.successor is not None else ""

@@ -285,7 +285,7 @@ def _consequence(entry: Revoker) -> str:
         Owner.UNKNOWN: "Whether its owner is told is not documented.",
     }[entry.owner]
     worth = " The answer proves nothing; the probe afterwards does." if entry.proof == "accepted" else ""
-    return f"For good, it cannot be undone. {entry.dies} {told}{worth}"
+    return f"{entry.dies} It cannot be undone. {told}{worth}"
 
 
 def _judge(entry: Revoker, answer: Answer) -> None:

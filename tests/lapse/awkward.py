@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from dataclasses import dataclass
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SLOW = 0.7
+"""Seconds that each way takes where it is slow."""
 _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -24,6 +27,7 @@ class How(Enum):
     BUSY = "503 instead of being passed on"
     THROTTLED = "429 instead of being passed on"
     LATE = "somebody else goes first"
+    SLOW = "it is passed on after a while, and so is the answer"
 
 
 @dataclass
@@ -69,8 +73,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if mishap is not None and how is How.LATE:
             mishap.first()
+        pause = SLOW if how is How.SLOW else 0
+        time.sleep(pause)
         if how is not How.LOST:
             reply, content = self.passed(body, *proxy.target)
+            time.sleep(pause)
             if how is not How.DROPPED:
                 self.answer(reply.status, {k: v for k, v in reply.getheaders() if k.lower() not in _HOP}, content)
                 return

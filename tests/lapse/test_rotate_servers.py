@@ -179,11 +179,15 @@ DAYS: dict[str, tuple[str, How, tuple[str, ...], int]] = {
     "a store never arrives": ("bao", How.LOST, ("secret/data/ci/USER", '"data"'), 1),
     "the store is busy": ("bao", How.BUSY, ("secret/data/ci/USER",), 3),
     "the store throttles": ("bao", How.THROTTLED, ("secret/data/ci/USER",), 3),
+    "the store is slow": ("bao", How.SLOW, ("secret/data/ci/USER",), 6),
+    "the issuer is slow": ("aws", How.SLOW, ("AccessKey", "USER"), 4),
     "the issuer is busy": ("aws", How.BUSY, ("Action=UpdateAccessKey", "USER"), 5),
     "the issuer throttles": ("aws", How.THROTTLED, ("Action=ListAccessKeys", "USER"), 5),
     "the answer to the delete is lost": ("aws", How.DROPPED, ("Action=DeleteAccessKey", "OLD"), 5),
 }
-SAMPLE = ("the answer to a mint is lost", "the answer to a store is lost", "the store throttles")
+SAMPLE = (
+    "the answer to a mint is lost", "the answer to a store is lost", "the store throttles", "the issuer is slow"
+)  # fmt: skip
 
 
 @pytest.mark.chaos

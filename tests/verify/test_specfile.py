@@ -39,7 +39,7 @@ def broken(old: str, new: str) -> str:
         ),
         ('how     = "revoked"', 'why = "blocked"', 28, "why"),
         ('has     = ["user.login"]', 'has = ["user..login"]', 18, "no path"),
-        ('bearer = "{secret}"', 'bearer = "{token}"', 5, "token"),
+        ('bearer = "{secret}"', 'bearer = "{token}"', 13, "token"),
         ('bearer = "{secret}"', 'bearer = "x"', 13, "never be sent"),
         ('base   = ["https://api.acme.test"]', 'base = ["http://api.acme.test"]', 13, "https"),
         ('path   = "/me"', 'path = "me"', 13, "begin with /"),
