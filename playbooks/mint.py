@@ -40,10 +40,12 @@ def check(bench: Bench, ctx: Context) -> Outcome | None:
     if held is None or held.run != ctx.marker:
         return None
     said = bench.print_of(bench.store.fetch(held.version))
-    gone = _ids(bench, GIVEN_UP)
+    gone: set[str] = set()
     for entry in reversed(bench.notes()):
-        if entry.text == MINTED and entry.data["print"] == said:
-            return None if entry.data["id"] in gone else _done(entry.data["ref"], held, bench)
+        if entry.text == GIVEN_UP:
+            gone.add(entry.data["id"])
+        elif entry.text == MINTED and entry.data["print"] == said:
+            return None if entry.data["id"] in gone else _done(entry.data["ref"], held, bench, ctx)
     return Failed(
         f"the store {bench.store.name} carries this rotation's mark, but not the value that it wrote",
         "look at the store's history, put the right value back, then `lapse resume`",
@@ -109,7 +111,7 @@ def _keep(bench: Bench, ctx: Context, minted: Minted, fields: dict[str, Secret],
             return shown
         hint = "give our admin credential the right that the plan names, or name another store, then begin again"
         return _retire(bench, ctx, minted.ref) or Failed(f"{e}; the new key was deleted again", hint)
-    return _done(encoded(minted.ref), stored, bench)
+    return _done(encoded(minted.ref), stored, bench, ctx)
 
 
 def _retire(bench: Bench, ctx: Context, ref: KeyRef) -> Outcome | None:
@@ -211,7 +213,7 @@ def enter(bench: Bench, ctx: Context) -> Outcome:
             f"somebody else wrote to the store {bench.store.name} at the same moment; delete the key you just made",
             "see what was written there, then begin a new rotation",
         )
-    return _done(encoded(ref), stored, bench)
+    return _done(encoded(ref), stored, bench, ctx)
 
 
 def undo(bench: Bench, ctx: Context) -> Outcome:
@@ -231,31 +233,34 @@ def _bring_back(bench: Bench, ctx: Context) -> None:
         bench.store.restore(None if base is None else base.version, ctx.marker)
 
 
-def _clear(bench: Bench, ctx: Context) -> Outcome | None:
-    """Retire every key that this run made and the store does not hold; only these, and only if certain.
+def _clear(bench: Bench, ctx: Context, keep: str = "") -> Outcome | None:
+    """Retire every key that this run made, but `keep`; only these, and only if certain.
 
-    Where the secret is replaced in place nothing was made yet: the value only lay on this machine.
+    Where the secret is replaced in place nothing was made yet: the value only lay on this machine. Beside a key to keep
+    only what bears our mark goes: it came of a call that was under way when its process died.
     """
-    if bench.issuer.style is Style.REPLACE:
+    if bench.world.issuer is None or bench.issuer.style is not Style.DISPLACE:
         return None
     old = bench.old_ref(ctx)
-    gone = _ids(bench, RETIRED)
+    gone = {e.data["id"] for e in bench.notes() if e.text == RETIRED}
     for entry in bench.notes():
-        if entry.text == MINTED and entry.data["id"] and entry.data["id"] not in gone:
+        if entry.text == MINTED and entry.data["id"] and entry.data["id"] not in {*gone, keep}:
             ref = msgspec.json.decode(entry.data["ref"], type=KeyRef)
             if (stuck := _retire(bench, ctx, ref)) is not None:
                 return stuck
             gone.add(ref.id)
-    before: list[str] = msgspec.json.decode(ctx.output(SNAPSHOT, "before"), type=list[str])
     tried = _unknown(bench)
-    if tried is None and not any(e.text == TRYING for e in bench.notes()):
-        return None  # nothing was ever asked for
+    if tried is None and (keep or not any(e.text == TRYING for e in bench.notes())):
+        return None  # nothing was ever asked for, or what came of it is known
+    before: list[str] = msgspec.json.decode(ctx.output(SNAPSHOT, "before"), type=list[str])
     since = tried[0] if tried is not None else ctx.intent_at
+    known = {*before, *gone, old.id, keep}
     lost = [
         r
-        for r in bench.issuer.orphans(old, before, since, ctx.marker)
-        if r.id not in gone and r.id != old.id and r.id not in before
-        if ctx.marker in r.label or (tried is not None and (r.created is None or r.created <= tried[1] + LATEST))
+        for r in bench.issuer.orphans(old, sorted(known), since, ctx.marker)
+        if r.id not in known
+        if ctx.marker in r.label
+        or (not keep and tried is not None and (r.created is None or r.created <= tried[1] + LATEST))
     ]
     unmarked = [r for r in lost if ctx.marker not in r.label]
     if len(unmarked) > 1:
@@ -267,14 +272,9 @@ def _clear(bench: Bench, ctx: Context) -> Outcome | None:
     for ref in lost:
         if (stuck := _retire(bench, ctx, ref)) is not None:
             return stuck
-    if bench.notes():
+    if bench.notes() and not keep:
         bench.note(CLEARED, {"gone": ATTEMPT})
     return None
-
-
-def _ids(bench: Bench, text: str) -> set[str]:
-    """Return the ids of the keys that this was noted of."""
-    return {e.data["id"] for e in bench.notes() if e.text == text and e.data["id"]}
 
 
 def _note(bench: Bench, ref: KeyRef, fields: dict[str, Secret]) -> None:
@@ -282,8 +282,11 @@ def _note(bench: Bench, ref: KeyRef, fields: dict[str, Secret]) -> None:
     bench.note(MINTED, {"id": ref.id, "ref": encoded(ref), "print": bench.print_of(fields), **traces})
 
 
-def _done(ref: str, stored: Stored, bench: Bench) -> Outcome:
+def _done(ref: str, stored: Stored, bench: Bench, ctx: Context) -> Outcome:
+    """Say that the store holds the new key, once nothing else of this run is there."""
     new = msgspec.json.decode(ref, type=KeyRef)
+    if new.id and (stuck := _clear(bench, ctx, keep=new.id)) is not None:
+        return stuck
     output = {"ref": ref, "id": new.id, "version": stored.version}
     return Done(f"{new.id or 'the new key'} is in {bench.store.name} as version {stored.version}", output)
 

@@ -190,6 +190,37 @@ def test_a_write_that_was_under_way_at_the_kill_and_comes_out_late_is_no_colleag
     scene.finished()
 
 
+@pytest.mark.parametrize("moment", ["before mint", "after mint", "before put", "after put"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_key_that_was_asked_for_at_the_kill_and_is_made_late_is_no_orphan(moment: str, again: bool) -> None:
+    """The next process looked for it before it was there; nobody has its secret."""
+    scene = Scene(settings={"mint_late": True})
+    scene.small.colleague_makes()
+    crashes = 0
+
+    def tick(what: str) -> None:
+        nonlocal crashes
+        if what == "during mint":
+            crashes += 1
+            raise Crash(what)
+        if what == moment and scene.small.get("asked_for"):
+            scene.small.land()
+            if again and crashes == 1:
+                crashes += 1
+                raise Crash(what)
+
+    scene.small.tick = tick
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    outcome = None
+    while outcome is None:
+        with contextlib.suppress(Crash):
+            outcome = drive(scene.engine(), scene.small, RUN)
+    assert isinstance(outcome, Done), outcome
+    assert crashes == 1 + again
+    scene.finished()
+    assert len(scene.small.keys("colleague")) == 1
+
+
 @pytest.mark.parametrize("moment", ["before retire", "after retire"])
 def test_an_undo_takes_back_a_write_that_comes_out_late(moment: str) -> None:
     scene = Scene(settings={"put_late": True})

@@ -161,7 +161,10 @@ class Small:
         )
 
     def land(self) -> None:
-        """Let the write that was under way when its process died come out, if the store is as it expects."""
+        """Let what was under way when its process died come out: a key, and a write if the store is as it expects."""
+        if (key := self.get("asked_for")) is not None:
+            self.set(asked_for=None)
+            self.db.execute("INSERT INTO keys VALUES (?,?,?,'active',?,?,NULL,NULL,?,'us')", key)
         if (late := self.get("under_way")) is not None:
             self.set(under_way=None)
             top = self.db.execute("SELECT max(version) FROM store").fetchone()[0] or 0
@@ -318,6 +321,9 @@ class SimIssuer:
                 raise ProviderError(Trouble.FULL, "the owner has no room for another key")
             name = f"K-{secrets.token_hex(4)}"
             label = marker if self.w.get("marks", True) else ""
+            if self.w.get("mint_late"):
+                self.w.set(mint_late=False, asked_for=[name, ref.owner, secret, now, now + lag, label])
+                self.w.tick("during mint")
             self.w.db.execute(
                 "INSERT INTO keys VALUES (?,?,?,'active',?,?,NULL,NULL,?,'us')",
                 (name, ref.owner, secret, now, now + lag, label),
@@ -406,7 +412,7 @@ class SimStore:
         return None if row is None else Stored(str(row[0]), row[1])
 
     def put(self, fields: Mapping[str, Secret], expected: Stored | None, run: str) -> Stored:
-        """Write; a write that is `put_late` is not seen before `land`: its process dies while it is under way."""
+        """Write; a write that is `put_late` is not seen before `land`: its process dies on the way."""
         text = json.dumps({n: v.reveal() for n, v in fields.items()})
         if self.w.get("put_late"):
             self.w.set(put_late=False, under_way=[expected.version if expected else "", text, run])
