@@ -42,7 +42,7 @@ class Zygote:
         atexit.register(self.close)
 
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(
