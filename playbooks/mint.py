@@ -227,10 +227,20 @@ def undo(bench: Bench, ctx: Context) -> Outcome:
 
 
 def _bring_back(bench: Bench, ctx: Context) -> None:
-    held = bench.store.current()
-    if held is not None and held.run == ctx.marker:
-        base = bench.base(ctx)
+    """Bring the former version back if this run wrote the newest one; one that came meanwhile, ours or not, stays."""
+    if not _ours(bench, ctx):
+        return
+    base = bench.base(ctx)
+    try:
         bench.store.restore(None if base is None else base.version, ctx.marker)
+    except ProviderError as e:
+        if e.trouble is not Trouble.CONFLICT or _ours(bench, ctx):
+            raise
+
+
+def _ours(bench: Bench, ctx: Context) -> bool:
+    held = bench.store.current()
+    return held is not None and held.run == ctx.marker
 
 
 def _clear(bench: Bench, ctx: Context, keep: str = "") -> Outcome | None:

@@ -241,6 +241,27 @@ def test_an_undo_takes_back_a_write_that_comes_out_late(moment: str) -> None:
     assert scene.small.keys() == [OLD]
 
 
+def test_an_undo_that_was_under_way_and_comes_out_late_is_no_colleague() -> None:
+    scene = Scene(settings={"restore_late": True})
+
+    def tick(what: str) -> None:
+        if what == "during restore":
+            raise Crash(what)
+        if what == "before restore":
+            scene.small.land()
+
+    scene.small.tick = tick
+    scene.engine().start(RUN, planned(scene.small), "bob")
+    while scene.engine().state(RUN).done("create") is None:
+        scene.engine().advance(RUN)
+    scene.engine().undo(RUN, "bob")
+    with pytest.raises(Crash):
+        drive(scene.engine(), scene.small, RUN)
+    assert isinstance(drive(scene.engine(), scene.small, RUN), Done)
+    assert scene.small.stored() == {"key_id": OLD, "key_secret": "old-planted-secret"}
+    assert scene.small.keys() == [OLD]
+
+
 def test_a_value_for_a_secret_replaced_in_place_that_is_written_late_is_written_over() -> None:
     scene = Scene(settings={"style": "replace", "put_late": True}, text=IN_PLACE)
 

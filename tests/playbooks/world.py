@@ -452,6 +452,9 @@ class SimStore:
             if version is not None:
                 fields = self.w.db.execute("SELECT fields FROM store WHERE version=?", (int(version),)).fetchone()[0]
             top = int(held.version) + 1
+            if self.w.get("restore_late"):
+                self.w.set(restore_late=False, under_way=[held.version, fields, f"{run}-undo"])
+                self.w.tick("during restore")
             self.w.db.execute("INSERT INTO store VALUES (?,?,?)", (top, fields, f"{run}-undo"))
             return Stored(str(top), f"{run}-undo")
 
