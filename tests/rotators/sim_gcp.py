@@ -324,7 +324,7 @@ _ROUTES = (
     (f"GET {_SA}", "describe", "iam.serviceAccounts.get"),
     (f"POST {_SA}:(?P<verb>disable|enable)", "switch", "iam.serviceAccounts.disable"),
     (f"POST {_SA}:testIamPermissions", "test", ""),
-    (r"POST /v1/projects/(?P<project>[^/:]+):testIamPermissions", "test_project", ""),
+    (r"POST /v1/projects/(?P<project>[^/:]+):testIamPermissions", "test_project", "resourcemanager.off"),
     (f"POST {_S}/(?P<secret>[^/:]+):testIamPermissions", "test_secret", ""),
     (f"GET {_SA}/keys", "list", "iam.serviceAccountKeys.list"),
     (f"POST {_SA}/keys", "create", "iam.serviceAccountKeys.create"),

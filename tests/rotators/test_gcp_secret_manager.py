@@ -221,6 +221,9 @@ def test_preflight_asks_for_rights_on_the_secret_or_on_its_project(store: GcpSec
         store.preflight()
     assert caught.value.trouble is Trouble.DENIED
     assert gcp.secrets == {}
+    gcp.denied = {"resourcemanager.off"}
+    assert "does not tell" in store.preflight()[0].text
+    gcp.denied = set()
     gcp.secrets[NAME] = Kept()
     assert store.preflight()[0].text.endswith("secret db")
     gcp.denied = {"secretmanager.versions.add"}
