@@ -159,25 +159,20 @@ def test_an_orphan_is_retired_never_adopted() -> None:
     scene.finished()
 
 
-BESIDE = ("before retire", "after retire", "before mint", "after mint", "before put")
-
-
-@pytest.mark.parametrize(("moment", "again"), [*((m, False) for m in BESIDE), *((m, True) for m in BESIDE[:-1])])
-def test_a_write_that_was_under_way_at_the_kill_and_comes_out_late_is_no_colleague(moment: str, again: bool) -> None:
-    """The next process looked before it came out. What was written late is a key that was given up: it goes."""
-    scene = Scene(settings={"put_late": True})
+def came_out_late(scene: Scene, dies: str, moment: str, what: str, *, again: bool) -> int:
+    """Rotate to the end: killed at `dies`, the act comes out at `moment`, `again` with a kill; return the kills."""
     crashes = 0
 
-    def tick(what: str) -> None:
+    def tick(at: str) -> None:
         nonlocal crashes
-        if what == "during put":
+        if at == dies:
             crashes += 1
-            raise Crash(what)
-        if what == moment and scene.small.get("under_way"):
+            raise Crash(at)
+        if at == moment and scene.small.get(what):
             scene.small.land()
             if again and crashes == 1:
                 crashes += 1
-                raise Crash(what)
+                raise Crash(at)
 
     scene.small.tick = tick
     scene.engine().start(RUN, planned(scene.small), "bob")
@@ -186,7 +181,17 @@ def test_a_write_that_was_under_way_at_the_kill_and_comes_out_late_is_no_colleag
         with contextlib.suppress(Crash):
             outcome = drive(scene.engine(), scene.small, RUN)
     assert isinstance(outcome, Done), outcome
-    assert crashes == 1 + again
+    return crashes
+
+
+BESIDE = ("before retire", "after retire", "before mint", "after mint", "before put")
+
+
+@pytest.mark.parametrize(("moment", "again"), [*((m, False) for m in BESIDE), *((m, True) for m in BESIDE[:-1])])
+def test_a_write_that_was_under_way_at_the_kill_and_comes_out_late_is_no_colleague(moment: str, again: bool) -> None:
+    """The next process looked before it came out. What was written late is a key that was given up: it goes."""
+    scene = Scene(settings={"put_late": True})
+    assert came_out_late(scene, "during put", moment, "under_way", again=again) == 1 + again
     scene.finished()
 
 
@@ -196,27 +201,7 @@ def test_a_key_that_was_asked_for_at_the_kill_and_is_made_late_is_no_orphan(mome
     """The next process looked for it before it was there; nobody has its secret."""
     scene = Scene(settings={"mint_late": True})
     scene.small.colleague_makes()
-    crashes = 0
-
-    def tick(what: str) -> None:
-        nonlocal crashes
-        if what == "during mint":
-            crashes += 1
-            raise Crash(what)
-        if what == moment and scene.small.get("asked_for"):
-            scene.small.land()
-            if again and crashes == 1:
-                crashes += 1
-                raise Crash(what)
-
-    scene.small.tick = tick
-    scene.engine().start(RUN, planned(scene.small), "bob")
-    outcome = None
-    while outcome is None:
-        with contextlib.suppress(Crash):
-            outcome = drive(scene.engine(), scene.small, RUN)
-    assert isinstance(outcome, Done), outcome
-    assert crashes == 1 + again
+    assert came_out_late(scene, "during mint", moment, "asked_for", again=again) == 1 + again
     scene.finished()
     assert len(scene.small.keys("colleague")) == 1
 
