@@ -17,7 +17,7 @@ from playbooks.journal import End, Entry, Journal, RunState, Status, Taken, What
 from playbooks.plan import Action, Plan, Planned, Slot
 from playbooks.steps import build
 from playbooks.world import Unready, World, present
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import ProviderError, Style, Trouble
 from rotators.step import Context, Done, Effect, Failed, Outcome, Step, Unsure, Waiting
 from verifier.model import Live
 
@@ -407,10 +407,13 @@ def marker_of(run: str) -> str:
 
 
 def claims(plan: Plan, outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return what a run needs for itself: the owner at the issuer, the place in the store, the new way's name."""
+    """Return what a run needs for itself: the owner at the issuer, the place in the store, the new way's name.
+
+    Where nothing is minted the owner is free: each of a hundred leaked tokens has its own run, all at once.
+    """
     found: list[str] = []
     owner = outputs.get(PREFLIGHT, {}).get("owner")
-    if plan.issuer is not None and owner:
+    if plan.issuer is not None and owner and plan.style is not Style.REVOKE:
         found.append(f"{plan.issuer.name} {owner}")
     used = [u for u in (plan.store, plan.successor) if u is not None]
     found += [f"{u.name} {msgspec.json.encode(u.settings, order='deterministic').decode()}" for u in used]

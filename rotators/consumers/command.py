@@ -4,11 +4,15 @@ Settings: `command` (words as a shell would split them; no shell runs), `field` 
 a JSON object), `check` (a command whose exit status 0 means that the run's value is in place, 1 that it is not),
 `folder`, `timeout` (seconds, 60). Both commands find the run's name in `LAPSE_RUN`, and of our own environment only
 `PATH`, `HOME` and `LANG`. What they print is thrown away: it may be the secret.
+
+The whole input lies in the pipe before a command begins: were it fed one piece at a time, our death in between would be
+an early end of input, and a command like `cat > config` would put half of a secret, or none, into use.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
@@ -23,13 +27,15 @@ from rotators.interface import Fact, ProviderError, Trouble
 from rotators.step import Done, Failed, Outcome, Unsure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rotators.interface import Settings
     from verifier.secret import Secret
 
 _KEPT = ("PATH", "HOME", "LANG")
 _NO = 1
+_MOST = 1 << 20
+"""Bytes that Linux lets anybody's pipe hold."""
 
 
 class Command:
@@ -83,26 +89,48 @@ class Command:
 
     def _run(self, words: Sequence[str], given: bytes, run: str) -> int | None:
         environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        with _filled(given) as ready:
+            try:
+                process = subprocess.Popen(  # noqa: S603  # the playbook's own words, no shell
+                    words,
+                    stdin=ready,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd=self._settings.get("folder") or None,
+                    env={**environ, "LAPSE_RUN": run},
+                    start_new_session=True,
+                )
+            except OSError as e:
+                raise ProviderError(Trouble.REFUSED, f"cannot run {words[0]}: {e.strerror}") from None
         try:
-            process = subprocess.Popen(  # noqa: S603  # the playbook's own words, no shell
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd=self._settings.get("folder") or None,
-                env={**environ, "LAPSE_RUN": run},
-                start_new_session=True,
-            )
-        except OSError as e:
-            raise ProviderError(Trouble.REFUSED, f"cannot run {words[0]}: {e.strerror}") from None
-        try:
-            process.communicate(given, timeout=self._timeout)
+            process.wait(self._timeout)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
             return None
         return process.returncode
+
+
+@contextlib.contextmanager
+def _filled(given: bytes) -> Iterator[int]:
+    """Yield the reading end of a pipe that holds all of `given` and will hold no more; too much is `REFUSED`."""
+    ready, feed = os.pipe()
+    try:
+        os.set_blocking(feed, False)
+        if hasattr(fcntl, "F_SETPIPE_SZ") and len(given) > fcntl.fcntl(feed, fcntl.F_GETPIPE_SZ):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(feed, fcntl.F_SETPIPE_SZ, min(len(given), _MOST))
+        try:
+            room = os.write(feed, given) if given else 0
+        except BlockingIOError:  # some systems take all or nothing
+            room = 0
+        os.close(feed)
+        if room < len(given):
+            raise ProviderError(Trouble.REFUSED, f"{len(given)} bytes are more than can be handed over at once")
+        yield ready
+    finally:
+        os.close(ready)
 
 
 def _words(settings: Settings, name: str) -> list[str]:

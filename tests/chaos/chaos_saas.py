@@ -65,11 +65,11 @@ class Judge:
 # ── keys that end themselves ───────────────────────────────────────────────────────────────────────────
 
 
+@dataclass
 class Ending(Providers):
     """Revocations that are only accepted happen a moment later."""
 
-    def __post_init__(self) -> None:
-        self.hourly = 1_000_000
+    hourly: int = 1_000_000
 
     def carried(self, text: str) -> bool:
         return any(key in text for key in self.live)

@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 from stage import BOOK, IN_PLACE, PERSON, REVOKE, WAY, Remembered, drive, planned
 from world import OLD, Small
 
-from playbooks.engine import MOST_TRIES, Engine, Refused
+from playbooks.engine import MOST_TRIES, Engine, Refused, claims
 from playbooks.journal import End, Status, Taken, What
 from playbooks.plan import Action, Mode
-from rotators.interface import ProviderError, Trouble
+from rotators.interface import ProviderError, Style, Trouble
 from rotators.step import Done, Effect, Failed, Outcome, Waiting
 from verifier.secret import Secret
 
@@ -73,6 +74,14 @@ def test_two_rotations_of_one_owner_do_not_make_keys_at_once() -> None:
     assert isinstance(said, Failed)
     assert "r-1 holds sim bot" in said.reason
     assert len(desk.small.keys("us")) == 1
+
+
+def test_tokens_that_only_end_themselves_are_rotated_side_by_side() -> None:
+    plan = planned(Desk().small)
+    asked = {"preflight": {"owner": "GitHub"}}
+    assert claims(plan, asked)[0] == "sim GitHub"
+    free = claims(structs.replace(plan, style=Style.REVOKE), asked)
+    assert [what.partition(" ")[0] for what in free] == ["simstore"]
 
 
 def test_a_colleagues_key_in_the_middle_is_left_alone() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,6 +56,41 @@ def test_how_it_ended_is_told_and_what_it_printed_is_not(capfd: pytest.CaptureFi
     check = _python("import os,sys; sys.exit({'run-1': 0, 'run-2': 1}.get(os.environ['LAPSE_RUN'], 7))")
     consumer = command.make({"command": "true", "check": check, "folder": str(tmp_path)})
     assert [consumer.pushed(run) for run in ("run-1", "run-2", "run-3")] == [True, False, None]
+
+
+_DIES = """
+import os, signal, subprocess
+from rotators.consumers import command
+from verifier.secret import Secret
+
+class Deadly(subprocess.Popen):
+    def __init__(self, *words, **how):
+        super().__init__(*words, **how)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+subprocess.Popen = Deadly
+command.make({settings}).push({{"secret": Secret("s3cret"), "id": Secret("a")}}, "run-1")
+"""
+
+
+def test_a_command_has_all_of_its_input_though_we_die_as_it_starts(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = f"cat > {out}.new && mv {out}.new {out}"
+    settings = {"command": f"/bin/sh -c {shlex.quote(script)}"}
+    done = subprocess.run([sys.executable, "-c", _DIES.format(settings=settings)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    end = time.monotonic() + 10
+    while not out.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert json.loads(out.read_text()) == {"secret": "s3cret", "id": "a"}
+
+
+def test_more_than_a_pipe_holds_is_refused_before_the_command_starts(tmp_path: Path) -> None:
+    huge = "x" * (2 << 20)
+    touched = tmp_path / "touched"
+    with pytest.raises(ProviderError, match="more than can be handed over"):
+        command.make({"command": f"touch {touched}", "field": "secret"}).push(secrets(secret=huge), "r")
+    assert not touched.exists()
 
 
 def test_one_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
