@@ -9,6 +9,7 @@ import msgspec
 from lapse.commands.setup import Setup
 from lapse.exits import Exit, Stop
 from lapse.output.console import out, raw, say, table
+from verifier.classify.aliases import Says
 from verifier.shapes import rows
 from verifier.spec import Probe
 from verifier.words import plural
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from verifier.catalogue import Catalogue
     from verifier.spec import Kind
+
+
+_BY_THEIR_FORM = frozenset({Says.JWT, Says.PRIVATE_KEY, Says.CONNECTION_STRING})
+"""What a rule of these finds tells itself which of our kinds it is, and all of those are verified."""
 
 
 def run(config: Path | None, coverage: str | None, *, calls: bool, json: bool) -> Exit:
@@ -79,7 +84,7 @@ def _coverage(catalogue: Catalogue, scanner: str) -> None:
         known = ", ".join(sorted(aliases.tables))
         raise Stop(f"no rules of a scanner called {scanner} are known; known: {known}", Exit.USAGE)
     able = {k.id for k in catalogue if k.probe != "none"}
-    ours = {rule for rule, alias in rules.items() if able.intersection(alias.kinds)}
+    ours = {rule for rule, alias in rules.items() if able.intersection(alias.kinds) or alias.says in _BY_THEIR_FORM}
     out(f"{scanner}: {len(ours)} of {len(rules)} rules name a kind of key that is verified ({_share(ours, rules)})")
     for says, number in sorted(aliases.coverage(scanner).items()):
         out(f"{number:>6}  {says}")
@@ -100,10 +105,10 @@ def _share(part: Sized, whole: Sized) -> str:
 def validated(scanner: str, rules: Iterable[str]) -> frozenset[str]:
     """Return those of `rules` that the scanner checks against their providers, as far as its list is known.
 
-    The list is Betterleaks' (`data/validated.tsv`); Kingfisher 2 and gitleaks use the same names, Kingfisher with a
-    prefix. gitleaks checks nothing itself: for it these are the rules that its successor checks.
+    The lists are TruffleHog's and Betterleaks' (`data/validated.tsv`); Kingfisher 2 and gitleaks use the same names as
+    Betterleaks, Kingfisher with a prefix. gitleaks checks nothing itself: for it these are the rules that its successor
+    checks.
     """
-    names = {rule for _, rule in rows("validated.tsv")}
-    if scanner not in {"betterleaks", "gitleaks", "kingfisher"}:
-        return frozenset()
+    whose = "betterleaks" if scanner in {"gitleaks", "kingfisher"} else scanner
+    names = {rule for of, rule in rows("validated.tsv") if of == whose}
     return frozenset(r for r in rules if r.removeprefix("betterleaks.") in names)
