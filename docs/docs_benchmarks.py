@@ -185,6 +185,18 @@ def _nightly(r: dict[str, Any]) -> list[str]:
     ]
 
 
+def _report(r: dict[str, Any]) -> list[str]:
+    forms = r["forms"]
+    names = ["wall_s", "cpu_s", "peak_mib", "file_mib"]
+    told = [f"`lapse report` of {r['findings']:,} findings, each of a key of its own.\n"]
+    told.append(
+        _table(["form", "s", "CPU s", "peak MiB", "file MiB"], [[f, *(t[n] for n in names)] for f, t in forms.items()])
+    )
+    if "chromium_s" in forms["html"]:
+        told.append(f"Chromium, started anew, shows the HTML file after {forms['html']['chromium_s']} s.\n")
+    return told
+
+
 _PAGES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "race": ("Against peers", _race),
     "parts": ("Where the CPU goes", _parts),
@@ -194,5 +206,6 @@ _PAGES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "ingest": ("Reading a report", _plain),
     "ledger": ("The ledger at size", _plain),
     "console": ("The console at size", _plain),
+    "report": ("A report of a large ledger", _report),
     "classify": ("Telling what a key is", _plain),
 }
