@@ -63,6 +63,10 @@ def run(options: Options, config: Path | None) -> Exit:
     with ExitStack() as stack:
         ledger = stack.enter_context(setup.ledger())
         stack.enter_context(only_one(ledger))
+        if setup.config.fleet.url:
+            from lapse.fleet.lead import nobody_asks  # DBOS is slow to import
+
+            nobody_asks(setup, ledger)
         chosen = _choose(setup, ledger, options, stack)
         try:
             uvloop.run(_ask(setup, ledger, options, chosen))

@@ -23,7 +23,9 @@ from lapse.fleet.chunk import WORKFLOW, Chunk, Told, cut, packed, size
 from lapse.fleet.place import at_work, nights
 from lapse.nightly.second import owed
 from lapse.output.console import say
+from lapse.rotation import Desk
 from playbooks.place import IDLE_SECONDS, VERSION, Json
+from playbooks.seat import NoSeatError, seated
 from verifier.verify import Alarm
 from verifier.words import plural
 
@@ -87,9 +89,7 @@ class Lead:
         """Connect; a `Stop` when there is no database, or no worker ever was there."""
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
         at_work(self._place)
-        self._client = DBOSClient(
-            system_database_url=self._place.url, serializer=Json(), sys_db_idle_transaction_timeout_sec=IDLE_SECONDS
-        )
+        self._client = _client(self._place)
         try:
             self._under_way()
         except DBAPIError:
@@ -146,9 +146,7 @@ class Lead:
     # ── the queue ──────────────────────────────────────────────────────────────────────────────────────
 
     def _under_way(self) -> list[WorkflowStatus]:
-        return self._client.list_workflows(
-            queue_name=nights(self._place), status=_OPEN, load_input=False, load_output=False
-        )
+        return _open(self._client, self._place)
 
     def _most(self, kinds: Iterable[str]) -> int:
         specs = [spec for kind in kinds if (spec := self._setup.catalogue.get(kind))]
@@ -239,6 +237,48 @@ class Lead:
             ids = tuple(o.item.credential.id for o in part)
             wait = (part[-1].ready - now).total_seconds()
             self._queue(Chunk(run.id, run.started, vendor, ids, 2, _until(ends), self._trace), max(0.0, wait))
+
+
+def nobody_asks(setup: Setup, ledger: Ledger) -> None:
+    """Make sure that no worker asks for a night whose leader has gone; a `Stop` if one does, or will.
+
+    Whoever asks beside it would take the same limits a second time. The caller holds the ledger's lock, so that no
+    other night begins. Where the database cannot be reached, no worker asks either.
+    """
+    try:
+        place = Desk(setup, ledger).place
+    except Stop:  # the reference means nothing on this machine: it is not one of the fleet
+        return
+    if place.file is not None or not ledger.keeps_secrets:
+        return
+    logging.getLogger("dbos").setLevel(logging.CRITICAL)
+    try:
+        seated(place.url, nights(place))
+    except NoSeatError:
+        return
+    client = _client(place)
+    try:
+        found = len(_open(client, place))
+    except DBAPIError:  # no worker ever was there
+        found = 0
+    finally:
+        client.destroy()
+    if found:
+        said = (
+            f"{plural(found, 'chunk')} of a night whose leader has gone still lie with the workers, whose limits these "
+            "are; wait for them, or `lapse nightly` goes on with them (`--deadline 1s` takes back what nobody began)"
+        )
+        raise Stop(said)
+
+
+def _client(place: Place) -> DBOSClient:
+    return DBOSClient(
+        system_database_url=place.url, serializer=Json(), sys_db_idle_transaction_timeout_sec=IDLE_SECONDS
+    )
+
+
+def _open(client: DBOSClient, place: Place) -> list[WorkflowStatus]:
+    return client.list_workflows(queue_name=nights(place), status=_OPEN, load_input=False, load_output=False)
 
 
 def _until(ends: Ends) -> datetime | None:

@@ -195,6 +195,10 @@ class Nightly:
         """Lead the fleet while the asking goes on, where there is one."""
         wanted = bool(self._config.fleet.url) if self._plan.fleet is None else self._plan.fleet
         if not wanted:
+            if self._config.fleet.url:
+                from lapse.fleet.lead import nobody_asks
+
+                nobody_asks(self._setup, self._ledger)
             yield
             return
         from lapse.fleet.lead import Lead  # DBOS is slow to import

@@ -62,6 +62,29 @@ def test_three_workers_share_a_night_and_keep_each_limit_and_others_are_refused_
         assert fleet.state() == ideal(keys)
 
 
+def test_what_a_dead_leader_left_with_the_workers_is_not_asked_about_beside_them(
+    tmp_path: Path, provider: Counting, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Fleet(tmp_path, provider, database, {"alpha": (20.0, 1, 4)}, keys=25) as fleet:
+        keys = made("alpha", 75, 0)
+        fleet.report(keys)
+        fleet.workers(1, python=LEAN)
+        leader = fleet.start("nightly")
+        until(lambda: len(provider.asked) > 5, "calls")
+        leader.kill()
+        leader.wait()
+        config = elsewhere(fleet, tmp_path / "elsewhere", monkeypatch)
+        said = "chunks? of a night whose leader has gone still lie with the workers"
+        with pytest.raises(Stop, match=said):
+            until(lambda: verify.run(verify.Options(quiet=True), config) is None, "the leader's lock is gone", 0.1)
+        with pytest.raises(Stop, match=said):
+            nightly.run(nightly.Options(fleet=False, quiet=True), config)
+        until(lambda: len(provider.asked) >= len(keys), "the rest")
+        fleet.run("nightly", code=Exit.LIVE)
+        assert set(provider.often().values()) == {1}
+        assert verify.run(verify.Options(quiet=True), config) is Exit.LIVE
+
+
 def test_a_night_on_one_machine_ends_alike(tmp_path: Path, provider: Counting) -> None:
     with Fleet(tmp_path, provider, "", {"alpha": (5000.0, 5000, 8)}, shared=False) as alone:
         keys = made("alpha", 10, 5, 3)
