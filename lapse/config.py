@@ -272,6 +272,14 @@ def _from_environment(data: dict[str, Any], environ: dict[str, str]) -> dict[str
     return read
 
 
+def idle_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that look as if they set something (`LAPSE_SCOPE_MOOD`) and set nothing, in order."""
+    hints = {name: kind for name, kind in get_type_hints(Config).items() if name not in _TABLES}
+    read = {f"LAPSE_{name}_{key}".upper() for name, kind in hints.items() for key in get_type_hints(kind)}
+    heads = tuple(f"LAPSE_{name}_".upper() for name in hints)
+    return sorted(v for v in environ if v.startswith(heads) and v not in read)
+
+
 def _typed(value: str, hint: object) -> object:
     if hint in {int, float, bool}:
         try:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lapse.commands.setup import Setup
-from lapse.config import found
+from lapse.config import found, idle_variables
 from lapse.exits import Exit, Stop
 from lapse.output.console import out
 from verifier.words import plural
@@ -20,6 +20,8 @@ def run(config: Path | None) -> Exit:
     """Go through the set-up; every finding is one line, and one that stops the work makes the exit code 1."""
     setup = Setup.of(config)
     out(f"ok    config: {config or found(os.environ) or 'defaults and environment'}")
+    if idle := _idle(config):
+        out(idle)
     checks: tuple[Callable[[Setup], str], ...] = (_catalogue, _egress, _ledger, _key)
     broken = False
     for check in checks:
@@ -29,6 +31,14 @@ def run(config: Path | None) -> Exit:
             broken = True
             out(f"BROKEN {e}")
     return Exit.BROKE if broken else Exit.OK
+
+
+def _idle(config: Path | None) -> str:
+    """Name variables that set nothing, unless the config itself refers to them."""
+    file = config or found(os.environ)
+    text = file.read_text("utf-8") if file is not None else ""
+    idle = [v for v in idle_variables(os.environ) if f"env:{v}" not in text]
+    return f"note  environment: {', '.join(idle)}: no such setting, so it changes nothing" if idle else ""
 
 
 def _catalogue(setup: Setup) -> str:

@@ -82,3 +82,14 @@ def test_the_doctor_makes_no_ledger(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert doctor.run(file) is Exit.OK
     assert "will be made at first use" in capsys.readouterr().out
     assert not (tmp_path / "ledger.db").exists()
+
+
+def test_the_doctor_names_variables_that_set_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "lapse.toml"
+    file.write_text(f'[ledger]\nurl = "{tmp_path}/ledger.db"\n[rotate]\nengine = "env:LAPSE_ROTATE_TABLES"\n')
+    for name in ("LAPSE_SCOPE_MOOD", "LAPSE_SCOPE_MODE", "LAPSE_ROTATE_TABLES", "LAPSE_DATABASE"):
+        monkeypatch.setenv(name, "ours")
+    assert doctor.run(file) is Exit.OK
+    assert "note  environment: LAPSE_SCOPE_MOOD: no such setting, so it changes nothing\n" in capsys.readouterr().out
