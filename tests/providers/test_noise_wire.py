@@ -62,15 +62,19 @@ WHOLE = {
     "azure_app_config": {
         "id": "0-l9-s0:abc", "secret": b64encode(b"k" * 32).decode(), "host": "https://acme-conf.azconfig.io",
     },
+    "azure_batch": {"secret": b64encode(b"k" * 64).decode(), "host": "https://acme.eastus.batch.azure.com"},
     "azure_sas": {
         "secret": "https://acme.blob.core.windows.net/box/b.txt?sv=2021-08-06&se=2999-01-01T00%3A00%3A00Z&sr=b&sp=r&sig=Zm9v",
     },
     "azure_sb": {
         "id": "RootManageSharedAccessKey", "secret": "k" * 43 + "=", "host": "sb://acme-bus.servicebus.windows.net/",
     },
+    "bitmex": {"id": "k" * 24, "secret": "s" * 48},
+    "cexio": {"account": "up" + "1" * 9, "id": "k" * 26, "secret": "s" * 26},
     "coinbase": {
         "id": "-".join(("0" * 8, *("0" * 4,) * 3, "0" * 12)), "secret": b64encode(b"k" * 64).decode(),
     },
+    "duo_security": {"id": "DI" + "A" * 18, "secret": "s" * 40, "host": "api-0a1b2c3d.duosecurity.com"},
     "exoscale": {"id": "EXO" + "a" * 24, "secret": "q" * 43},
     "gcp_adc": {
         "secret": json.dumps({
@@ -78,8 +82,17 @@ WHOLE = {
             "refresh_token": "1//0" + "r" * 60,
         }),
     },
+    "gemini_exchange": {"id": "account" + "-" + "A" * 20, "secret": "S" * 28},
     "jwt": {"secret": makers.jwt({"iss": "https://login.acme.test"}, {"alg": "RS256", "kid": "k"})},
+    "kraken": {"id": "k" * 56, "secret": b64encode(b"k" * 64).decode()},
+    "kucoin": {
+        "id": "0a" * 12, "secret": "-".join(("0" * 8, *("0" * 4,) * 3, "0" * 12)), "password": "p" * 12,
+    },
     "ovh": {"id": "a" * 16, "secret": "b" * 32, "token": "c" * 32},
+    "poloniex": {"id": "-".join(("A" * 8,) * 4), "secret": "0f" * 64},
+    "robinhood_crypto": {
+        "id": "-".join(("0" * 8, *("0" * 4,) * 3, "0" * 12)), "secret": b64encode(b"k" * 32).decode(),
+    },
 }  # fmt: skip
 """Keys whole enough to be sent, of kinds that refuse a merely drawn one; two more need a real key pair."""
 
