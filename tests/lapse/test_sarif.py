@@ -1,7 +1,8 @@
 """SARIF 2.1.0: the structure that its schema asks of what we write, and what the levels mean.
 
-`STRUCTURE` is our own reading of the standard (OASIS SARIF 2.1.0, sections 3.13 to 3.49), for the properties we write:
-names, types, and the ranges of numbers. Anything we do not write is refused, so that a new property is looked up first.
+Two referees: `Official`, classes that a package of others generated from OASIS' schema, which refuse what it does not
+know; and `STRUCTURE`, our own reading of the standard (sections 3.13 to 3.49) for the properties we write, with ranges
+and formats that classes do not keep. Anything we do not write is refused, so that a new property is looked up first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 from desk import Desk, row, sendgrid, simulator
+from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Official
 
 from lapse.output.jsonv1 import KeyReport, PlaceOut
 from lapse.output.sarif import sarif
@@ -70,9 +72,14 @@ STRUCTURE = _object(
 )
 
 
+def judged(document: dict[str, Any]) -> None:
+    jsonschema.validate(document, STRUCTURE)
+    Official.model_validate(document)
+
+
 def log(*keys: KeyReport) -> dict[str, Any]:
     document: dict[str, Any] = json.loads("".join(sarif(keys)))
-    jsonschema.validate(document, STRUCTURE)
+    judged(document)
     run: dict[str, Any] = document["runs"][0]
     return run
 
@@ -152,7 +159,7 @@ def test_by_the_command_line(tmp_path: Path) -> None:
         desk.run("verify", desk.report(row("sendgrid", sendgrid(n), f"{n} ö.env") for n in range(3)), code=10)
         desk.run("report", "-o", "out.sarif")
         document = json.loads((tmp_path / "out.sarif").read_text())
-        jsonschema.validate(document, STRUCTURE)
+        judged(document)
         assert sorted(r["level"] for r in document["runs"][0]["results"]) == ["error", "note", "note"]
         assert json.loads(desk.run("verify", "--format", "sarif", code=10).stdout)["version"] == "2.1.0"
 
@@ -177,3 +184,12 @@ def test_places_come_whole_however_many(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(one.places) == one.findings
         assert len({p.path.partition("-")[0] for p in one.places if p.path}) == 1
         assert [p.line for p in one.places] == sorted(p.line or 0 for p in one.places)
+
+
+def test_the_official_referee_refuses_what_the_schema_does_not_know() -> None:
+    document = json.loads("".join(sarif([])))
+    Official.model_validate(document)
+    mistakes: list[dict[str, object]] = [{"version": "2.2.0"}, {"runs": [{"tool": {}}]}, {"colour": "red"}]
+    for wrong in mistakes:
+        with pytest.raises(ValueError, match="validation error"):
+            Official.model_validate(document | wrong)
