@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lapse.exits import Exit, Stop
 from lapse.ledger.model import Select, State, Told, Turn
-from lapse.policy import Subject, subjects
+from lapse.policy import subjects
 from lapse.sections import DURATION, Duration
 from verifier.model import CredentialID, Dead, Live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lapse.config import Config
     from lapse.ledger import Ledger
     from lapse.ledger.model import Key, Turned
     from lapse.owners import Owners
+    from lapse.policy import Subject
     from verifier.catalogue import Catalogue
 
 DAY = timedelta(days=1)
@@ -115,15 +117,14 @@ def diff(
     owners: Owners,
     config: Config,
     span: tuple[datetime, datetime],
-    subjects: dict[str, Subject] | None = None,
+    see: Callable[[Subject], None] = lambda _: None,
 ) -> DiffOut:
     """Compare the end of `span` (now) with its beginning.
 
-    Cost: one look at every live key's places and at every key that turned.
-
-    `subjects` is filled with what was gathered of each of these, by id.
+    Cost: one look at the places of every live key and of every key that turned, a page at a time; what stays in memory
+    is a `KeyDelta` each. `see` is shown what was gathered of each of these keys, once.
     """
-    return _Differ(ledger, catalogue, owners, config, span, {} if subjects is None else subjects).result()
+    return _Differ(ledger, catalogue, owners, config, span, see).result()
 
 
 class _Differ:
@@ -134,24 +135,26 @@ class _Differ:
         owners: Owners,
         config: Config,
         span: tuple[datetime, datetime],
-        subjects: dict[str, Subject],
+        see: Callable[[Subject], None],
     ) -> None:
         self._ledger, self._catalogue, self._owners = ledger, catalogue, owners
         self._begin, self._now = span
         self._sla = config.nightly.sla.delta
         self._slas = {r.name: r.sla.delta for r in config.owner if r.sla is not None and r.name}
-        self._subjects = subjects
+        self._see = see
         self._lists: dict[str, list[KeyDelta]] = defaultdict(list)
+        self._seen: set[CredentialID] = set()
+        self._shadow = Counter[str]()
 
     def result(self) -> DiffOut:
         self._turned()
         self._living()
+        for name in ("new", "died", "unproven", "revived"):
+            self._lists[name].sort(key=lambda d: d.at)
+        for name in ("still_live", "removed", "breaches"):
+            self._lists[name].sort(key=lambda d: -d.days)
         found = {name: tuple(items) for name, items in self._lists.items()}
         lists = {n: found.get(n, ()) for n in _LISTS}
-        seen = defaultdict[str, int](int)
-        for about in self._subjects.values():
-            for name in about.shadow:
-                seen[name] += 1
         return DiffOut(
             since=self._begin,
             until=self._now,
@@ -166,31 +169,38 @@ class _Differ:
             by_owner=self._by(lists, "owner"),
             by_provider=self._by(lists, "provider"),
             by_namespace=self._by(lists, "namespace"),
-            shadow_registries=dict(sorted(seen.items())),
+            shadow_registries=dict(sorted(self._shadow.items())),
         )
 
     def _turned(self) -> None:
         """List what turned, by where it ended: a key that died and came back within the time is revived, not dead."""
-        turns: dict[str, list[Turned]] = defaultdict(list)
-        for turned in self._ledger.turns(self._begin - LOOK_BACK):
-            if turned.at <= self._now and turned.turn is not Turn.FOUND_DEAD:
-                turns[turned.id].append(turned)
-        ids = tuple(mine[0].id for mine in turns.values())
-        for key in self._with_subjects(self._ledger.keys(Select(ids=ids))):
-            mine = turns[key.id]
-            first = next((t for t in mine if t.turn is Turn.FOUND_LIVE and t.at >= self._begin), None)
-            if first is not None:
-                self._add("new", key, first.at)
-            self._ended(key, mine[-1])
+        turned = (
+            t
+            for t in self._ledger.turns(self._begin - LOOK_BACK)
+            if t.at <= self._now and t.turn is not Turn.FOUND_DEAD
+        )
+        by_key = ((name, tuple(mine)) for name, mine in groupby(turned, key=lambda t: t.id))
+        while page := dict(islice(by_key, PAGE)):
+            self._seen.update(page)
+            for key, delta in self._deltas(tuple(page)):
+                mine = page[key.id]
+                first = next((t for t in mine if t.turn is Turn.FOUND_LIVE and t.at >= self._begin), None)
+                if first is not None:
+                    self._add("new", delta, first.at)
+                self._ended(key, delta, mine[-1])
+                if isinstance(key.known, Live):
+                    if first is None:
+                        self._add("still_live", delta, key.last_live or key.first_seen)
+                    self._lives(key, delta)
 
-    def _ended(self, key: Key, last: Turned) -> None:
+    def _ended(self, key: Key, delta: KeyDelta, last: Turned) -> None:
         if last.turn is Turn.DIED and isinstance(key.known, Dead):
             if key.confirmed_at is not None and key.confirmed_at >= self._begin:
-                self._add("died", key, key.confirmed_at)
+                self._add("died", delta, key.confirmed_at)
             elif key.confirmed_at is None and last.at >= self._begin:
-                self._add("unproven", key, last.at)
+                self._add("unproven", delta, last.at)
         elif last.turn is Turn.REVIVED and last.at >= self._begin and self._was_proven(key, last.at):
-            self._add("revived", key, last.at)
+            self._add("revived", delta, last.at)
 
     def _was_proven(self, key: Key, at: datetime) -> bool:
         """Say whether the death before `at` had been confirmed; a refusal that was never believed is no death."""
@@ -203,47 +213,50 @@ class _Differ:
         return False
 
     def _living(self) -> None:
-        new = {d.id for d in self._lists["new"]}
-        for key in self._with_subjects(self._ledger.keys(Select(states=frozenset({State.LIVE})))):
-            at = key.last_live or key.first_seen
-            about = self._subjects[key.id]
-            if key.id not in new:
-                self._add("still_live", key, at)
-            if key.removed_from_source:
-                self._add("removed", key, at)
-            limit = self._slas.get(about.owner.name, self._sla)
-            if about.age > limit:
-                self._add("breaches", key, at, limit)
+        names = (name for name, _, _ in self._ledger.names(Select(states=frozenset({State.LIVE}))))
+        rest = (name for name in names if name not in self._seen)
+        while page := tuple(islice(rest, PAGE)):
+            for key, delta in self._deltas(page):
+                self._add("still_live", delta, key.last_live or key.first_seen)
+                self._lives(key, delta)
 
-    def _with_subjects(self, keys: Iterator[Key]) -> Iterator[Key]:
-        """Pass keys on, a page at a time, once what policy looks at is gathered of each."""
-        while page := list(islice(keys, PAGE)):
-            fresh = [k for k in page if k.id not in self._subjects]
-            for about in subjects(self._ledger, self._catalogue, self._owners, fresh, self._now):
-                self._subjects[about.id] = about
-            yield from page
+    def _lives(self, key: Key, delta: KeyDelta) -> None:
+        at = key.last_live or key.first_seen
+        if key.removed_from_source:
+            self._add("removed", delta, at)
+        limit = self._slas.get(delta.owner, self._sla)
+        if self._now - key.first_seen > limit:
+            self._add("breaches", replace(delta, limit_days=limit / DAY), at)
 
-    def _add(self, name: str, key: Key, at: datetime, limit: timedelta | None = None) -> None:
-        about = self._subjects[key.id]
+    def _deltas(self, ids: tuple[CredentialID, ...]) -> Iterator[tuple[Key, KeyDelta]]:
+        """Yield a page of keys with what the lists say of each; what policy looks at is gathered on the way."""
+        page = list(self._ledger.keys(Select(ids=ids)))
+        gathered = subjects(self._ledger, self._catalogue, self._owners, page, self._now)
+        for key, about in zip(page, gathered, strict=True):
+            self._see(about)
+            self._shadow.update(about.shadow)
+            yield key, self._delta(key, about)
+
+    def _delta(self, key: Key, about: Subject) -> KeyDelta:
         until = key.dead_since or self._now
-        self._lists[name].append(
-            KeyDelta(
-                key=key.short,
-                provider=key.provider,
-                owner=about.owner.name,
-                namespace=about.namespace or NO_NAMESPACE,
-                where=about.where,
-                exposure=about.exposure,
-                privilege=about.privilege,
-                principal=about.principal,
-                at=at,
-                days=round((until - key.first_seen) / DAY, 3),
-                confirmed=key.confirmed,
-                removed_from_source=key.removed_from_source,
-                limit_days=limit / DAY if limit is not None else None,
-                id=key.id,
-            )
+        return KeyDelta(
+            key=key.short,
+            provider=key.provider,
+            owner=about.owner.name,
+            namespace=about.namespace or NO_NAMESPACE,
+            where=about.where,
+            exposure=about.exposure,
+            privilege=about.privilege,
+            principal=about.principal,
+            at=key.first_seen,
+            days=round((until - key.first_seen) / DAY, 3),
+            confirmed=key.confirmed,
+            removed_from_source=key.removed_from_source,
+            id=key.id,
         )
+
+    def _add(self, name: str, delta: KeyDelta, at: datetime) -> None:
+        self._lists[name].append(replace(delta, at=at))
 
     @staticmethod
     def _by(lists: Mapping[str, tuple[KeyDelta, ...]], field: str) -> dict[str, Figures]:

@@ -429,10 +429,10 @@ def fallen(db: Database, since: datetime) -> list[Fallen]:
 
 
 def turns(db: Database, since: datetime) -> Iterator[Turned]:
-    """Yield what died, revived or was found live or dead at or after `since`, in order of time."""
+    """Yield what died, revived or was found live or dead at or after `since`: key by key, each in order of time."""
     sql = (
         "SELECT c.hash, c.vendor, c.digits, v.at, v.turn FROM verdicts v JOIN credentials c ON c.id = v.credential"
-        " WHERE v.turn IS NOT NULL AND v.at >= ? ORDER BY v.at, v.id"
+        " WHERE v.turn IS NOT NULL AND v.at >= ? ORDER BY v.credential, v.at, v.id"
     )
     for digest, vendor, digits, at, turned in db.stream(sql, (stamp(since),)):
         text = digest.hex()

@@ -15,7 +15,6 @@ from lapse.policy import OnPaper, decide, proposal, subjects
 from lapse.sections import Act
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from lapse.config import Config
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from lapse.owners import Owners
     from lapse.policy import Decision, Rotation, Subject
     from verifier.catalogue import Catalogue
+    from verifier.model import CredentialID
 
 
 PAGE = 500
@@ -48,21 +48,33 @@ class Actor:
         self._tracker = tracker(config.notify.ticket)
         self._rotation: Rotation = rotation or OnPaper()
         self.failed: list[str] = []
-        self.quiet: set[str] = set()
+        self.quiet: set[CredentialID] = set()
+        self._todo: dict[CredentialID, tuple[Subject, Decision]] = {}
 
-    def wants(self) -> frozenset[str]:
-        """Return the verdicts that any rule speaks of, besides live."""
-        return frozenset(v for r in self._rules for v in r.verdict) - {"live"}
+    def consider(self, about: Subject) -> None:
+        """Decide about a key, and keep it for `act` if anything is to be done about it."""
+        decision = decide(self._rules, about)
+        match decision.action:
+            case "nothing":
+                if about.verdict == "live":
+                    self.quiet.add(about.id)
+            case "notify" if not decision.held:
+                pass  # the news tell of it
+            case _:
+                self._todo[about.id] = about, decision
 
-    def act(self, subjects: Iterable[Subject]) -> list[Acted]:
+    def undecided(self, catalogue: Catalogue, owners: Owners, now: datetime) -> None:
+        """Consider undecided keys too, where a rule names them; those that turned were considered before."""
+        if not any("undecided" in r.verdict for r in self._rules):
+            return
+        keys = self._ledger.keys(Select(states=frozenset({State.UNDECIDED})))
+        while page := list(islice(keys, PAGE)):
+            for about in subjects(self._ledger, catalogue, owners, page, now):
+                self.consider(about)
+
+    def act(self) -> list[Acted]:
         """Act on every key; an action that was taken before (and the key has not turned since) is not repeated."""
-        done = []
-        for about in subjects:
-            decision = decide(self._rules, about)
-            if decision.action == "nothing":
-                self.quiet.add(about.id)
-            elif acted := self._one(about, decision):
-                done.append(acted)
+        done = [acted for about, decision in self._todo.values() if (acted := self._one(about, decision))]
         self.failed += self._rotation.settle()
         return done
 
@@ -105,22 +117,6 @@ class Actor:
     def _fail(self, said: str) -> None:
         if said not in self.failed:
             self.failed.append(said)
-
-
-def considered(
-    ledger: Ledger,
-    catalogue: Catalogue,
-    owners: Owners,
-    known: dict[str, Subject],
-    wants: frozenset[str],
-    now: datetime,
-) -> Iterator[Subject]:
-    """Yield what policy looks at: live keys and what turned (`known`), and undecided ones where a rule names them."""
-    yield from list(known.values())
-    if "undecided" in wants:
-        keys = ledger.keys(Select(states=frozenset({State.UNDECIDED})))
-        while page := list(islice(keys, PAGE)):
-            yield from subjects(ledger, catalogue, owners, [k for k in page if k.id not in known], now)
 
 
 def body(about: Subject, rule: str) -> str:

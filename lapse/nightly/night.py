@@ -17,7 +17,7 @@ from lapse.commands.ingest import Intake
 from lapse.diff import DiffOut, diff
 from lapse.ledger import Select
 from lapse.metrics import keep
-from lapse.nightly.act import Acted, Actor, considered
+from lapse.nightly.act import Acted, Actor
 from lapse.nightly.gate import Gate
 from lapse.nightly.memory import Memory
 from lapse.nightly.second import owed
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lapse.fleet.lead import Lead
     from lapse.ledger import Ledger, Run
     from lapse.notify import Sender
-    from lapse.policy import Rotation, Subject
+    from lapse.policy import Rotation
     from lapse.traces import Traces
     from verifier.egress import Exchange
     from verifier.ports import Due
@@ -156,10 +156,10 @@ class Nightly:
             self._ask(intake, began)
         purged = self._ledger.purge_dead(self._config.ledger.retention.delta).keys
         now = datetime.now(UTC)
-        subjects: dict[str, Subject] = {}
         span = (self._memory.last or began, now)
-        news = diff(self._ledger, self._setup.catalogue, self._owners, self._config, span, subjects)
-        acted = self._act(subjects, now)
+        news = diff(self._ledger, self._setup.catalogue, self._owners, self._config, span, self._actor.consider)
+        self._actor.undecided(self._setup.catalogue, self._owners, now)
+        acted = self._actor.act()
         told = self._tell(news, acted)
         self._memory.reported(now)
         if self._run is not None:
@@ -295,11 +295,9 @@ class Nightly:
 
     # ── acting and telling ─────────────────────────────────────────────────────────────────────────────
 
-    def _act(self, subjects: dict[str, Subject], now: datetime) -> list[Acted]:
-        wants = self._actor.wants()
-        return self._actor.act(considered(self._ledger, self._setup.catalogue, self._owners, subjects, wants, now))
-
     def _tell(self, news: DiffOut, acted: list[Acted]) -> int:
+        if self._notifier.idle:
+            return 0
         said = {a.id: a.said for a in acted if not a.again}
         found = items(news, said, frozenset(self._actor.quiet))
         return self._notifier.tell(self._ledger, found, [a.text for a in self._alarms], sentence(news))

@@ -286,9 +286,9 @@ def test_lists_are_narrowed_ordered_and_cut(ledger: Ledger, monkeypatch: pytest.
 def test_turns_tell_what_changed_since(ledger: Ledger) -> None:
     told(ledger, "L?dL")
     told(ledger, "dD", key=2)
+    one, two = name_of(1), name_of(2)
     turns = [(t.id, t.turn) for t in ledger.turns(START)]
-    assert turns[0][1] in {Turn.FOUND_LIVE, Turn.FOUND_DEAD}
-    assert sorted(turns[2:]) == [(name_of(1), Turn.DIED), (name_of(1), Turn.REVIVED)]
+    assert turns == [(one, Turn.FOUND_LIVE), (one, Turn.DIED), (one, Turn.REVIVED), (two, Turn.FOUND_DEAD)]
     assert [t.turn for t in ledger.turns(START + 3 * MINUTE)] == [Turn.REVIVED]
 
 
