@@ -163,8 +163,11 @@ class _Run:
                 group.create_task(self._worker(vendor, feed, fresh))
 
     async def _worker(self, vendor: str, feed: Iterator[Due], fresh: list[_Fresh]) -> None:
+        me = asyncio.current_task()
         for item in feed:
             verdict = await self._look(item)
+            if me is not None and me.cancelling():
+                raise asyncio.CancelledError  # some client of a provider ate it: nobody records what is asked from now
             now = self.clock()
             self.doubter.note(vendor, item, verdict, now)
             if isinstance(verdict, Dead):

@@ -86,6 +86,25 @@ async def test_a_reply_and_what_was_sent() -> None:
     assert head.lower().count("accept:") == 1
 
 
+async def test_who_is_told_to_stop_stops_even_as_the_answer_arrives() -> None:
+    """At instants of every kind: an answer that is on its way must not drown the word to stop."""
+    async with canned(http(200, b"{}")) as (port, seen), door(f"http://127.0.0.1:{port}") as out:
+
+        async def ceaseless() -> None:
+            while True:
+                await out.send(ask(f"http://127.0.0.1:{port}/user"))
+
+        for n in range(80):
+            crew = [asyncio.create_task(ceaseless()) for _ in range(12)]
+            await asyncio.sleep(0.004 + n % 20 * 0.0002)
+            for one in crew:
+                one.cancel()
+            _, deaf = await asyncio.wait(crew, timeout=5)
+            for one in deaf:
+                one.cancel()
+            assert not deaf, f"{len(deaf)} of {len(crew)} went on asking, {len(seen)} requests in all"
+
+
 async def test_headers_of_the_request_win() -> None:
     async with canned(http(200)) as (port, seen), door(f"http://127.0.0.1:{port}") as out:
         await out.send(ask(f"http://127.0.0.1:{port}/user", Accept="text/plain", User_Agent="other"))

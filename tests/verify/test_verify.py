@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -284,6 +285,23 @@ async def test_closing_the_iterator_stops_the_run() -> None:
     asked = sum(world.calls.values())
     await asyncio.sleep(0.02)
     assert sum(world.calls.values()) == asked
+
+
+async def test_a_client_that_swallows_the_end_asks_no_further_key() -> None:
+    class Deaf(World):
+        async def send(self, request: Request) -> Reply | Trouble:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.005)
+            return await super().send(request)
+
+    world = Deaf(live={key(n) for n in range(300)})
+    stream = verify({"acme": (due(n) for n in range(300))}, CATALOGUE, world, QUICK)
+    async for _ in stream:
+        break
+    asked = sum(world.calls.values())
+    await stream.aclose()
+    (kind,) = CATALOGUE
+    assert sum(world.calls.values()) <= asked + kind.limits.concurrency
 
 
 async def test_a_defect_in_a_provider_is_not_swallowed() -> None:

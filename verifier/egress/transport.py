@@ -6,6 +6,7 @@ no proxy variable by itself and reads at most 64 KiB of a body, counted after de
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import time
@@ -151,20 +152,32 @@ class _Pinned:
             return Failure(
                 "cannot be sent this request: a header or the URL holds characters HTTP cannot carry", unsent=True
             )
+        ended = _cancellations()
         try:
             async with request as response:
                 read = await response.body_reader.read(BODY_CAP + 1)
                 content = bytes(read) if read is not None else b""
                 truncated = len(content) > BODY_CAP
-                return Answer(
+                answer: Answer | Failure = Answer(
                     response.status, _headers(response), content[:BODY_CAP] if truncated else content, truncated
                 )
         except PyreqwestError as e:
-            return _failure(e)
+            answer = _failure(e)
+        if _cancellations() > ended:
+            # The client drops a cancellation that meets an answer on its way (pyreqwest 0.15): whoever was told to stop
+            # would go on with the next key, though nobody records its verdict any more.
+            raise asyncio.CancelledError
+        return answer
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
+
+
+def _cancellations() -> int:
+    """Return how often the current task was told to stop."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _headers(response: Response) -> dict[str, str]:
