@@ -71,6 +71,9 @@ _PUBLIC = frozenset({"account", "tenant", "host"})
 BATCH = 500
 """Most events in one yield: what the caller commits in one transaction."""
 
+GATHER = 0.02
+"""Seconds that an answer may wait for others, so that a commit is worth its while."""
+
 
 async def verify(
     due: Mapping[str, Iterable[Due]],
@@ -93,6 +96,8 @@ async def verify(
     work.add_done_callback(lambda _: run.out.put_nowait(None))
     try:
         while (first := await run.out.get()) is not None:
+            if run.out.qsize() < BATCH:
+                await asyncio.sleep(GATHER)
             batch = [first]
             while len(batch) < BATCH and not run.out.empty() and (more := run.out.get_nowait()) is not None:
                 batch.append(more)

@@ -48,7 +48,7 @@ POLL = 0.3
 LONELY = 15.0
 """Seconds after which the leader says that nobody takes what it queued, and again each so many seconds."""
 
-_OPEN = ["ENQUEUED", "DELAYED", "PENDING"]
+_NOT_OVER = ["ENQUEUED", "DELAYED", "PENDING"]
 _OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 
@@ -79,7 +79,7 @@ class Lead:
         self.failed = 0
         self.left = False
         self._alarms: dict[tuple[str, str], Alarm] = {}
-        self._open: dict[str, Chunk] = {}
+        self._handed_out: dict[str, Chunk] = {}
         self._firsts: Counter[str] = Counter()
         self._number = 0
         self._heard = time.monotonic()
@@ -146,7 +146,7 @@ class Lead:
     # ── the queue ──────────────────────────────────────────────────────────────────────────────────────
 
     def _under_way(self) -> list[WorkflowStatus]:
-        return _open(self._client, self._place)
+        return _left_over(self._client, self._place)
 
     def _most(self, kinds: Iterable[str]) -> int:
         specs = [spec for kind in kinds if (spec := self._setup.catalogue.get(kind))]
@@ -170,21 +170,21 @@ class Lead:
         self._expect(name, chunk)
 
     def _expect(self, name: str, chunk: Chunk) -> None:
-        self._open[name] = chunk
+        self._handed_out[name] = chunk
         self._firsts[chunk.vendor] += chunk.look == 1
 
     def _collect(self, ends: Ends, finished: Callable[[str], None]) -> None:
         """Stay until nothing is open; call `finished` with each vendor whose first looks are all over."""
         ended = False
-        while self._open:
+        while self._handed_out:
             if ends.closed and not ended:
                 ended = True
                 self._call_off()
             over = self._client.list_workflows(
-                workflow_ids=list(self._open), status=_OVER, load_input=False, load_output=True
+                workflow_ids=list(self._handed_out), status=_OVER, load_input=False, load_output=True
             )
             for w in over:
-                chunk = self._open.pop(w.workflow_id)
+                chunk = self._handed_out.pop(w.workflow_id)
                 self._take(w)
                 self._firsts[chunk.vendor] -= chunk.look == 1
                 if chunk.look == 1 and not self._firsts[chunk.vendor]:
@@ -192,7 +192,7 @@ class Lead:
             if over:
                 self._client.delete_workflows([w.workflow_id for w in over if w.status == "SUCCESS"])
                 self._heard = time.monotonic()
-            elif self._open:
+            elif self._handed_out:
                 self._lonely()
                 time.sleep(POLL)
 
@@ -258,7 +258,7 @@ def nobody_asks(setup: Setup, ledger: Ledger) -> None:
         return
     client = _client(place)
     try:
-        found = len(_open(client, place))
+        found = len(_left_over(client, place))
     except DBAPIError:  # no worker ever was there
         found = 0
     finally:
@@ -277,8 +277,8 @@ def _client(place: Place) -> DBOSClient:
     )
 
 
-def _open(client: DBOSClient, place: Place) -> list[WorkflowStatus]:
-    return client.list_workflows(queue_name=nights(place), status=_OPEN, load_input=False, load_output=False)
+def _left_over(client: DBOSClient, place: Place) -> list[WorkflowStatus]:
+    return client.list_workflows(queue_name=nights(place), status=_NOT_OVER, load_input=False, load_output=False)
 
 
 def _until(ends: Ends) -> datetime | None:

@@ -301,7 +301,8 @@ async def test_a_client_that_swallows_the_end_asks_no_further_key() -> None:
     asked = sum(world.calls.values())
     await stream.aclose()
     (kind,) = CATALOGUE
-    assert sum(world.calls.values()) <= asked + kind.limits.concurrency
+    # The word to stop passes through three groups of tasks, while those below go on.
+    assert sum(world.calls.values()) <= asked + 4 * kind.limits.concurrency < 100
 
 
 async def test_a_defect_in_a_provider_is_not_swallowed() -> None:

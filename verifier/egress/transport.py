@@ -152,7 +152,8 @@ class _Pinned:
             return Failure(
                 "cannot be sent this request: a header or the URL holds characters HTTP cannot carry", unsent=True
             )
-        ended = _cancellations()
+        me = asyncio.current_task()
+        told = me.cancelling() if me is not None else 0
         try:
             async with request as response:
                 read = await response.body_reader.read(BODY_CAP + 1)
@@ -163,7 +164,7 @@ class _Pinned:
                 )
         except PyreqwestError as e:
             answer = _failure(e)
-        if _cancellations() > ended:
+        if me is not None and me.cancelling() > told:
             # The client drops a cancellation that meets an answer on its way (pyreqwest 0.15): whoever was told to stop
             # would go on with the next key, though nobody records its verdict any more.
             raise asyncio.CancelledError
@@ -172,12 +173,6 @@ class _Pinned:
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
-
-
-def _cancellations() -> int:
-    """Return how often the current task was told to stop."""
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
 
 
 def _headers(response: Response) -> dict[str, str]:
