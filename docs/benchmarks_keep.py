@@ -2,6 +2,7 @@
 
     python docs/benchmarks_keep.py race --rounds 5        # writes docs/benchmarks/race.json
     python docs/benchmarks_keep.py --shared ingest        # the machine was busy with something else: the page says so
+    python docs/benchmarks_keep.py --as nightly_large nightly --keys 1000000    # beside the ordinary one
     python docs/generate.py                          # writes docs/benchmarks.md from what is kept
 
 Everything after the benchmark's name is its own.
@@ -41,7 +42,9 @@ def main() -> None:
     """Run, and write the file."""
     words = sys.argv[1:]
     shared = "--shared" in words[:1]
-    name, *more = words[shared:] or sys.exit(__doc__)
+    words = words[shared:]
+    kept_as = words[1] if words[:1] == ["--as"] else None
+    name, *more = words[2 if kept_as else 0 :] or sys.exit(__doc__)
     begun, load = time.monotonic(), os.getloadavg()[0]
     ran = subprocess.run(  # noqa: S603  # a benchmark of ours, with the words of who runs it
         [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *more], stdout=subprocess.PIPE, check=True, text=True
@@ -63,7 +66,7 @@ def main() -> None:
     }
     folder = ROOT / "docs" / "benchmarks"
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (folder / f"{kept_as or name}.json").write_text(json.dumps(kept, indent=1) + "\n")
     sys.stdout.write(json.dumps(result) + "\n")
 
 
