@@ -94,13 +94,15 @@ WHOLE = {
         "id": "-".join(("0" * 8, *("0" * 4,) * 3, "0" * 12)), "secret": b64encode(b"k" * 32).decode(),
     },
 }  # fmt: skip
-"""Keys whole enough to be sent, of kinds that refuse a merely drawn one; two more need a real key pair."""
+"""Keys whole enough to be sent, of kinds that refuse a merely drawn one; three more need a real key pair."""
 
 
 def whole(kind: str) -> dict[str, str]:
     match kind:
         case "gcp_sa":
             return {"secret": google(type="service_account", project_id="shop-1234", token_uri="https://x.test/token")}
+        case "github_app_key":
+            return {"secret": pem(), "id": "123456"}
         case "oci":
             owner = {"id": "ocid1.user.oc1.." + "u" * 20, "tenant": "ocid1.tenancy.oc1.." + "t" * 20}
             return owner | {"secret": pem(), "fingerprint": ":".join(["AB"] * 16), "region": "eu-frankfurt-1"}
