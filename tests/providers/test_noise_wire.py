@@ -83,6 +83,7 @@ WHOLE = {
         }),
     },
     "gemini_exchange": {"id": "account" + "-" + "A" * 20, "secret": "S" * 28},
+    "gengo": {"id": "p" * 64, "secret": "s" * 64},
     "jwt": {"secret": makers.jwt({"iss": "https://login.acme.test"}, {"alg": "RS256", "kid": "k"})},
     "kraken": {"id": "k" * 56, "secret": b64encode(b"k" * 64).decode()},
     "kucoin": {
