@@ -264,5 +264,5 @@ def _opened(url: str, headers: Mapping[str, str], wanted: Mapping[str, object]) 
     answer = post(url, headers, msgspec.json.encode(wanted))
     try:
         return msgspec.json.decode(answer.body, type=_Opened)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise Trouble(f"{url} opened an issue, but its answer cannot be read") from None

@@ -137,7 +137,7 @@ def labels_of(archive: Path) -> dict[str, Mapping[str, str]]:
     try:
         with tarfile.open(archive) as box:
             return dict(_labels(box))
-    except (OSError, tarfile.TarError, KeyError, msgspec.MsgspecError):
+    except (OSError, tarfile.TarError, KeyError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
 
 

@@ -72,7 +72,7 @@ class Answer(Struct, frozen=True):
         """Return the body read as JSON; what is none is `ProviderError(LATER)`: a proxy's page, most likely."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise ProviderError(
                 Trouble.LATER, "the answer is not the provider's JSON; a proxy may have given it"
             ) from None

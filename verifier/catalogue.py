@@ -126,7 +126,7 @@ def _load(folder: Path, entries: list[os.DirEntry[str]], cache: Path | None) -> 
         seen = entry.stat()
         stamp.update(f"{entry.name}:{seen.st_size}:{seen.st_mtime_ns};".encode())
     file = cache / f"catalogue-{stamp.hexdigest()[:20]}.msgpack"
-    with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
+    with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
         return msgspec.msgpack.decode(file.read_bytes(), type=tuple[Kind, ...])
     kinds = tuple(_compile(folder, [e.name for e in entries]))
     with contextlib.suppress(OSError):

@@ -53,7 +53,7 @@ def check(head: Path | None, config: Path | None) -> Exit:
     if head is not None:
         try:
             older = msgspec.json.decode(head.read_bytes(), type=Head)
-        except (OSError, msgspec.DecodeError) as e:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
             raise Stop(
                 f"{head} is no exported head: {type(e).__name__}; `lapse ledger head` makes one", Exit.USAGE
             ) from None

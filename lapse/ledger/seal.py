@@ -60,7 +60,7 @@ def unpack(blob: bytes, ledger: str, kek: KeySource | None) -> Bundle:
     plain = blob if kek is None else kek.unwrap(blob)
     try:
         bundle = msgspec.msgpack.decode(plain, type=Bundle)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise KeyTrouble("the ledger's key bundle is damaged; restore the ledger from a copy") from None
     if bundle.ledger != ledger:
         raise KeyTrouble("the ledger's key bundle belongs to another ledger; restore the ledger from a copy")

@@ -204,5 +204,5 @@ def _date(properties: dict[str, str]) -> str:
 def _json(answer: Answer, kind: type[_GooglePage]) -> _GooglePage:
     try:
         return msgspec.json.decode(answer.body, type=kind)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise Trouble("the object store's answer is no list of objects") from None

@@ -33,7 +33,7 @@ class Memory:
         self._path = path
         try:
             self._kept = msgspec.json.decode(path.read_bytes(), type=Kept)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             self._kept = Kept()
 
     @classmethod

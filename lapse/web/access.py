@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from lapse.exits import Stop
 from lapse.web.settings import Role, RoleName
 
 if TYPE_CHECKING:
@@ -162,7 +163,11 @@ class Tokens:
             return ()
         mark = (stat.st_mtime_ns, stat.st_size)
         if mark != self._mark:
-            self._held = msgspec.json.decode(self._path.read_bytes(), type=tuple[Token, ...])
+            try:
+                self._held = msgspec.json.decode(self._path.read_bytes(), type=tuple[Token, ...])
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                said = f"{self._path} is no file of tokens; restore it, or remove it and make the tokens anew"
+                raise Stop(said) from None
             self._mark = mark
         return self._held
 

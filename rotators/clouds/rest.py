@@ -93,14 +93,14 @@ class Service:
             raise self._refusal(answer, what)
         try:
             return msgspec.json.decode(answer.body or b"{}", type=into)
-        except (msgspec.DecodeError, msgspec.ValidationError):
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
             reason = f"{self._name} answers with something else than it should when asked to {what}"
             raise ProviderError(Trouble.LATER, reason) from None
 
     def _refusal(self, answer: Answer, what: str) -> RestError:
         try:
             said = msgspec.json.decode(answer.body, type=_Error).error
-        except (msgspec.DecodeError, msgspec.ValidationError):
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
             said = _Said()
         code = said.status or str(said.code) or f"HTTP {answer.status}"
         usual = Trouble.LATER if answer.status >= _SERVER_ERROR or code in _AGAIN else Trouble.REFUSED

@@ -161,7 +161,7 @@ class EncryptedFile:
             raise ProviderError(Trouble.DENIED, f"our age key does not open {self._path}, or it is damaged") from None
         try:
             return msgspec.json.decode(plain, type=dict[str, str])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             reason = f"{self._path} does not hold a JSON object of texts: it is not a file of ours"
             raise ProviderError(Trouble.REFUSED, reason) from None
 

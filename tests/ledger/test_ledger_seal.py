@@ -198,8 +198,9 @@ def test_bundles_cannot_be_swapped_and_do_not_print() -> None:
     assert isinstance(unpack(pack(bundle, None), "one", None), Bundle)
     with pytest.raises(KeyTrouble, match="another ledger"):
         unpack(pack(bundle, None), "two", None)
-    with pytest.raises(KeyTrouble, match="damaged"):
-        unpack(b"\xc1", "one", None)
+    for odd in (b"\xc1", b"\xa2\xf1a", b""):  # no msgpack, a text that is no UTF-8, nothing
+        with pytest.raises(KeyTrouble, match="damaged"):
+            unpack(odd, "one", None)
 
 
 # ── where the key comes from ───────────────────────────────────────────────────────────────────────────

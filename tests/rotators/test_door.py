@@ -53,6 +53,15 @@ def test_only_its_own_routes_and_whole_segments(sim: Sim) -> None:
     assert len(sim.asked) == 2
 
 
+@pytest.mark.parametrize("body", [b"<html>", b'{"said": "se\xf1or"}'])
+def test_what_is_no_json_is_not_the_providers(sim: Sim, body: bytes) -> None:
+    sim.fail.append((200, body))
+    door = Door("https://api.example", (LIST,), sim.settings)
+    with pytest.raises(ProviderError, match="a proxy may have given it") as caught:
+        door.call(LIST).json()
+    assert caught.value.trouble is Trouble.LATER
+
+
 @pytest.mark.parametrize(
     ("base", "allow", "said"),
     [

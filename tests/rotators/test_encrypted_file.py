@@ -164,9 +164,10 @@ def test_trouble_names_file_and_remedy(
     with pytest.raises(ProviderError, match="cannot read"):
         make({**settings, "path": str(tmp_path)}).current()
     foreign = tmp_path / "foreign.age"
-    foreign.write_bytes(pyrage.encrypt(b"[1]", [store._identities()[0].to_public()]))
-    with pytest.raises(ProviderError, match="not a file of ours"):
-        make({**settings, "path": str(foreign)}).current()
+    for content in (b"[1]", b'{"a": "\xf1"}'):
+        foreign.write_bytes(pyrage.encrypt(content, [store._identities()[0].to_public()]))
+        with pytest.raises(ProviderError, match="not a file of ours"):
+            make({**settings, "path": str(foreign)}).current()
     with pytest.raises(ProviderError, match="needs a `path`"):
         make({})
 

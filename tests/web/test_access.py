@@ -219,6 +219,10 @@ def test_tokens_are_kept_as_hashes_and_end_when_revoked(tmp_path: Path) -> None:
     assert tokens.revoke("ci")
     assert tokens.find(token) is None
     assert not tokens.revoke("ci")
+    for odd in (b"[{", b'[{"name": "\xf1"}]'):
+        tokens._path.write_bytes(odd)
+        with pytest.raises(Stop, match="no file of tokens; restore it"):
+            tokens.all()
 
 
 def test_others_are_served_only_with_their_names_told() -> None:

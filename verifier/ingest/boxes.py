@@ -23,7 +23,7 @@ MAX_OUTER: Final = 100_000
 """Most members of the archive itself, layers and documents."""
 GZIP: Final = b"\x1f\x8b"
 MAX_HOPS: Final = 8
-BROKEN: Final = (OSError, tarfile.TarError, EOFError, zlib.error, msgspec.MsgspecError)
+BROKEN: Final = (OSError, tarfile.TarError, EOFError, zlib.error, msgspec.MsgspecError, UnicodeDecodeError)
 """What reading a damaged archive raises."""
 
 _MAX_READ: Final = 40 << 20
