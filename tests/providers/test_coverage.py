@@ -46,7 +46,7 @@ def test_the_command_tells_the_share_and_each_reason(capfd: pytest.CaptureFixtur
     assert command.run(None, "betterleaks", calls=False, json=False) is Exit.OK
     said = capfd.readouterr().out
     assert "rules that betterleaks checks itself" in said
-    assert "authress-service-client-access-key: the key signs tokens of its own" in said
+    assert "gitlab-rrt: the only call it can make registers a runner" in said
 
 
 def test_an_unknown_scanner_is_named_with_the_known_ones() -> None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import makers
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from noise import BEHAVIOURS, NOISE, NOWHERE, NoiseServer
 
 from verifier.catalogue import load_catalogue
@@ -48,6 +50,13 @@ GIVEN = {
 @cache
 def pem() -> str:
     return makers.pem(rsa.generate_private_key(65537, 1024))  # noqa: S505  # parsed 140 times over, and never used for anything
+
+
+@cache
+def authress() -> str:
+    form = serialization.PrivateFormat.PKCS8
+    private = Ed25519PrivateKey.generate().private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
+    return ".".join(("sc_" + "c1" * 5, "k1d0", "acc-" + "a1" * 6, b64encode(private).decode()))
 
 
 def google(**fields: str) -> str:
@@ -95,11 +104,13 @@ WHOLE = {
         "id": "-".join(("0" * 8, *("0" * 4,) * 3, "0" * 12)), "secret": b64encode(b"k" * 32).decode(),
     },
 }  # fmt: skip
-"""Keys whole enough to be sent, of kinds that refuse a merely drawn one; three more need a real key pair."""
+"""Keys whole enough to be sent, of kinds that refuse a merely drawn one; four more need a real key pair."""
 
 
 def whole(kind: str) -> dict[str, str]:
     match kind:
+        case "authress":
+            return {"secret": authress()}
         case "gcp_sa":
             return {"secret": google(type="service_account", project_id="shop-1234", token_uri="https://x.test/token")}
         case "github_app_key":
