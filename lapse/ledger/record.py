@@ -34,7 +34,7 @@ _DUE = (
     f"SELECT c.id, c.hash, c.vendor, c.provider, c.candidates, s.last_live, s.dead_since, b.nonce, b.blob, {_VERDICT}"
     " FROM states s JOIN credentials c ON c.id = s.credential"
     " JOIN sealed b ON b.credential = s.credential LEFT JOIN verdicts v ON v.id = s.last"
-    " WHERE s.credential > ? {where} ORDER BY s.credential LIMIT ?"
+    " WHERE c.id > ? {where} ORDER BY c.id LIMIT ?"
 )
 _NOT_SINCE = (
     " AND (s.at IS NULL OR (s.at < ? AND NOT EXISTS (SELECT 1 FROM verdicts w WHERE w.id = s.last AND w.run = ?))"

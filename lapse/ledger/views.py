@@ -84,8 +84,8 @@ _STATES = {
     State.UNCHECKED: "s.verdict IS NULL",
 }
 _ORDERS = {
-    Order.SEEN: "s.credential",
-    Order.NEWEST: "s.credential DESC",
+    Order.SEEN: "c.id",
+    Order.NEWEST: "c.id DESC",
     Order.RISK: (
         "CASE s.known WHEN 'live' THEN 0 WHEN 'dead' THEN 2 ELSE 1 END, s.restricted,"
         " CASE s.privilege WHEN 'admin' THEN 0 WHEN 'write' THEN 1 WHEN 'read' THEN 3 ELSE 2 END,"
@@ -96,7 +96,7 @@ _ORDERS = {
 
 _NAMES = (
     "SELECT c.id, c.hash, c.vendor, c.provider, s.confirmed FROM states s JOIN credentials c ON c.id = s.credential"
-    " WHERE {where} AND s.credential > ? ORDER BY s.credential LIMIT ?"
+    " WHERE {where} AND c.id > ? ORDER BY c.id LIMIT ?"
 )
 _SORTS = (
     "SELECT s.known, s.verdict, s.confirmed, CASE WHEN s.findings > 0 AND s.present = 0 THEN 1 ELSE 0 END, count(*)"
@@ -154,7 +154,7 @@ def keys(db: Database, select: Select) -> Iterator[Key]:
     if select.order is Order.SEEN and select.limit is None and not select.offset:
         after = 0
         while True:
-            rows = db.rows(*_asked(f"{where} AND s.credential > ?", [*args, after], select.order, _PAGE, 0))
+            rows = db.rows(*_asked(f"{where} AND c.id > ?", [*args, after], select.order, _PAGE, 0))
             for row in rows:
                 yield _key(tuple(row))
             if len(rows) < _PAGE:
